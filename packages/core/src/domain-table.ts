@@ -1,0 +1,133 @@
+/**
+ * Domains, one row per slot. A slot is a position in the tables; a domid is a name; a generation tells two domains
+ * apart that had the same name or the same slot at different times.
+ *
+ *     column         type  holds                                        written by
+ *     state          u32   DOMAIN_STATES index; publishes the row       lifecycle, under the domain lock
+ *     domid          u32   number, < DOMID_FIRST_RESERVED               create
+ *     generation     u32   serial of the creation, never reused         create
+ *     flags          u32   DOMAIN_FLAG_*                                create, domctl
+ *     target         u32   slot + 1 of the domain this one is the device model of, or 0
+ *     pauses         u32   nested pauses by the control domain          domctl
+ *     shutdownCode   u32   SHUTDOWN_* + 1 once recorded, else 0          sched_op, crash
+ *     totPages       u32   frames owned                                 accounting, under the pages lock
+ *     maxPages       u32   ceiling for totPages                         domctl max_mem
+ *     claim          u32   frames claimed and not yet allocated         accounting
+ *     peakPages      u32   highest totPages so far                      accounting
+ *     unhooked       u32   first frame of the list of owned frames without a gfn (mfn + 1), or 0
+ *     vmaCount       u32   VMAs that the address space uses             address space, under the p2m lock
+ *     vmaBudget      u32   VMAs that it may use                         create
+ *     gfnEnd         u32   one past the highest gfn ever hooked         p2m
+ *     vcpuCount      u32   vCPUs (fixed at creation)                    create
+ *     portEnd        u32   one past the highest port allowed            create
+ *     sharedInfo     u32   mfn of the shared_info frame + 1, or 0        create, reap
+ *     sharedInfoGfn  u32   gfn where it is hooked + 1, or 0              add_to_physmap
+ *     references     u32   things that keep the row beyond death        everybody, atomically
+ *     hypercalls     u32   hypercalls made (approximate, no atomics)    vCPUs
+ *     events         u32   events received                              delivery
+ *     spaceBase      f64   host address of gfn 0; 0 = not attached      control domain, under the p2m lock
+ *     createdNs      f64   host time of creation                        create
+ *     handle         u8×16 uuid                                         create, setdomainhandle
+ *     crashReason    u8×256 zero-terminated UTF-8                       crash
+ *
+ * A row is free when `state` is 0. Rows other than dom0's are created and reaped by the control domain only.
+ */
+import type { ColumnArena } from "./columns.ts";
+import type { Geometry } from "./geometry.ts";
+
+/** Life of a domain; the index is what the column holds. See lifecycle.ts for the legal moves. */
+export const DOMAIN_STATES = ["free", "building", "paused", "running", "shutdown", "dying", "dead"] as const;
+/** One state of a domain. */
+export type DomainState = (typeof DOMAIN_STATES)[number];
+
+/** The domain may make every hypercall: dom0 and delegated toolstacks. */
+export const DOMAIN_FLAG_PRIVILEGED = 1;
+/** The domain serves xenstore. */
+export const DOMAIN_FLAG_XENSTORE = 2;
+/** The domain ended by misbehaviour: crashReason says which. */
+export const DOMAIN_FLAG_CRASHED = 4;
+
+/** Bytes kept of a crash reason. */
+export const CRASH_REASON_BYTES = 256;
+/** Number of domids (u16 values below the reserved ones). */
+export const DOMID_COUNT = 0x7ff0;
+/** Slot of the control domain; its domid is 0 too. */
+export const DOM0_SLOT = 0;
+
+/** Column table of all domains. */
+export class DomainTable {
+  readonly state: Uint32Array;
+  readonly domid: Uint32Array;
+  readonly generation: Uint32Array;
+  readonly flags: Uint32Array;
+  readonly target: Uint32Array;
+  readonly pauses: Uint32Array;
+  readonly shutdownCode: Uint32Array;
+  readonly totPages: Uint32Array;
+  readonly maxPages: Uint32Array;
+  readonly claim: Uint32Array;
+  readonly peakPages: Uint32Array;
+  readonly unhooked: Uint32Array;
+  readonly vmaCount: Uint32Array;
+  readonly vmaBudget: Uint32Array;
+  readonly gfnEnd: Uint32Array;
+  readonly vcpuCount: Uint32Array;
+  readonly portEnd: Uint32Array;
+  readonly sharedInfo: Uint32Array;
+  readonly sharedInfoGfn: Uint32Array;
+  readonly references: Uint32Array;
+  readonly hypercalls: Uint32Array;
+  readonly events: Uint32Array;
+  readonly spaceBase: Float64Array;
+  readonly createdNs: Float64Array;
+  readonly handle: Uint8Array;
+  readonly crashReason: Uint8Array;
+  /** domid -> slot + 1, or 0. */
+  readonly slotByDomid: Uint16Array;
+  /** [0] generation last given out, [1] domid last given out. */
+  readonly serial: Uint32Array;
+  readonly slotCount: number;
+
+  constructor(arena: ColumnArena, geometry: Geometry) {
+    const count = geometry.domainCountMax;
+    this.slotCount = count;
+    this.state = arena.u32(count);
+    this.domid = arena.u32(count);
+    this.generation = arena.u32(count);
+    this.flags = arena.u32(count);
+    this.target = arena.u32(count);
+    this.pauses = arena.u32(count);
+    this.shutdownCode = arena.u32(count);
+    this.totPages = arena.u32(count);
+    this.maxPages = arena.u32(count);
+    this.claim = arena.u32(count);
+    this.peakPages = arena.u32(count);
+    this.unhooked = arena.u32(count);
+    this.vmaCount = arena.u32(count);
+    this.vmaBudget = arena.u32(count);
+    this.gfnEnd = arena.u32(count);
+    this.vcpuCount = arena.u32(count);
+    this.portEnd = arena.u32(count);
+    this.sharedInfo = arena.u32(count);
+    this.sharedInfoGfn = arena.u32(count);
+    this.references = arena.u32(count);
+    this.hypercalls = arena.u32(count);
+    this.events = arena.u32(count);
+    this.spaceBase = arena.f64(count);
+    this.createdNs = arena.f64(count);
+    this.handle = arena.u8(count * 16);
+    this.crashReason = arena.u8(count * CRASH_REASON_BYTES);
+    this.slotByDomid = arena.u16(DOMID_COUNT);
+    this.serial = arena.u32(2);
+  }
+
+  /** Slot of the live domain called `domid`, or -1. */
+  slotOf(domid: number): number {
+    return domid < DOMID_COUNT ? Atomics.load(this.slotByDomid, domid) - 1 : -1;
+  }
+
+  /** State of the domain in `slot`. */
+  stateOf(slot: number): DomainState {
+    return DOMAIN_STATES[Atomics.load(this.state, slot)]!;
+  }
+}

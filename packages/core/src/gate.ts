@@ -1,0 +1,45 @@
+/**
+ * The gate of a vCPU: one shared word that makes stopping safe. A vCPU thread is inside the hypervisor only between
+ * `enter` and `leave`; whoever wants to stop or pause it sets a request bit and, when the vCPU is inside, waits until
+ * it leaves. A thread found outside may be terminated at any time: it holds no lock and no half-made change.
+ *
+ *     bit  name   meaning                                  written by
+ *     0    IN     the vCPU executes hypervisor code        its own thread
+ *     1    PAUSE  park at the gate until cleared           control domain
+ *     2    STOP   park for ever; the thread will be ended  control domain
+ *
+ * The span between enter and leave also is a read-side section: special frames of a dead domain are freed only after
+ * every vCPU has been seen outside once (`docs/architecture.md`).
+ */
+import type { Platform } from "./platform.ts";
+
+export const GATE_IN = 1;
+export const GATE_PAUSE = 2;
+export const GATE_STOP = 4;
+
+/** Enters the hypervisor. Parks first while a pause is requested, for ever when a stop is. */
+export const enterGate = (gates: Int32Array, index: number, platform: Platform): void => {
+  if (Atomics.compareExchange(gates, index, 0, GATE_IN) === 0) return;
+  for (;;) {
+    const word = Atomics.load(gates, index);
+    if ((word & GATE_STOP) !== 0) platform.parkForever();
+    if ((word & GATE_PAUSE) !== 0) platform.wait(gates, index, word, Infinity);
+    else if (Atomics.compareExchange(gates, index, 0, GATE_IN) === 0) return;
+  }
+};
+
+/** Leaves the hypervisor; tells a waiting stopper. */
+export const leaveGate = (gates: Int32Array, index: number, platform: Platform): void => {
+  const before = Atomics.and(gates, index, ~GATE_IN);
+  if (before !== GATE_IN) platform.wake(gates, index);
+};
+
+/** Asks for `request` (GATE_PAUSE or GATE_STOP); true when the vCPU is outside already. */
+export const requestGate = (gates: Int32Array, index: number, request: number): boolean =>
+  (Atomics.or(gates, index, request) & GATE_IN) === 0;
+
+/** Withdraws `request` and lets a parked vCPU go on. */
+export const withdrawGate = (gates: Int32Array, index: number, request: number, platform: Platform): void => {
+  Atomics.and(gates, index, ~request);
+  platform.wake(gates, index);
+};

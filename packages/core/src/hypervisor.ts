@@ -1,0 +1,95 @@
+/**
+ * One hypervisor, seen from one thread. All state lives in the shared buffers of `HypervisorStorage`; every thread
+ * builds its own `Hypervisor` over them and executes the hypercalls it makes.
+ */
+import { Attention } from "./attention.ts";
+import { ColumnArena } from "./columns.ts";
+import { DirectMap } from "./direct-map.ts";
+import { DomainTable } from "./domain-table.ts";
+import { ConsoleTable } from "./console-table.ts";
+import { EventTable } from "./event-table.ts";
+import { FrameTable } from "./frame-table.ts";
+import type { Geometry } from "./geometry.ts";
+import { HvmParamTable } from "./hvm-param-table.ts";
+import { LockTable } from "./lock.ts";
+import { P2m } from "./p2m.ts";
+import { PirqTable } from "./pirq-table.ts";
+import type { Platform } from "./platform.ts";
+import { VcpuTable } from "./vcpu-table.ts";
+
+/** The shared buffers of one hypervisor. Structured-clonable: posted to every vCPU thread. */
+export interface HypervisorStorage {
+  readonly geometry: Geometry;
+  /** Tables; `controlBytes(geometry)` long, zeroed. */
+  readonly control: SharedArrayBuffer;
+  /** p2m, 4 bytes per guest frame of every slot: domainCountMax * gfnCount * 4 bytes, zeroed, committed lazily. */
+  readonly p2m: SharedArrayBuffer;
+  /** Direct map of each bank: framesPerBank * 4096 bytes. */
+  readonly banks: readonly SharedArrayBuffer[];
+}
+
+/** What a thread brings to its view of the hypervisor. */
+export interface ThreadContext {
+  readonly platform: Platform;
+  /** Lock tag, unique among live threads; the control domain's thread is 1. */
+  readonly tag: number;
+  /** Non-shared byte views of the banks where the thread has them (faster copies); index = bank. */
+  readonly fastBanks?: readonly Uint8Array[];
+}
+
+/** The hypervisor as one thread sees it. */
+export class Hypervisor {
+  readonly geometry: Geometry;
+  readonly platform: Platform;
+  readonly locks: LockTable;
+  readonly attention: Attention;
+  readonly domains: DomainTable;
+  readonly vcpus: VcpuTable;
+  readonly frames: FrameTable;
+  readonly p2m: P2m;
+  readonly events: EventTable;
+  readonly pirqs: PirqTable;
+  readonly hvmParams: HvmParamTable;
+  readonly consoles: ConsoleTable;
+  readonly directMap: DirectMap;
+
+  constructor(storage: HypervisorStorage, thread: ThreadContext) {
+    const { geometry } = storage;
+    const arena = new ColumnArena(storage.control);
+    this.geometry = geometry;
+    this.platform = thread.platform;
+    const tables = layTables(arena, geometry, thread);
+    this.locks = tables.locks;
+    this.attention = tables.attention;
+    this.domains = tables.domains;
+    this.vcpus = tables.vcpus;
+    this.frames = tables.frames;
+    this.events = tables.events;
+    this.pirqs = tables.pirqs;
+    this.hvmParams = tables.hvmParams;
+    this.consoles = tables.consoles;
+    this.p2m = new P2m(new Uint32Array(storage.p2m), geometry);
+    this.directMap = new DirectMap(storage.banks, thread.fastBanks);
+  }
+}
+
+/** Every table in the control buffer, in the one order that all threads use. */
+const layTables = (arena: ColumnArena, geometry: Geometry, thread: ThreadContext) => ({
+  locks: new LockTable(arena, { geometry, platform: thread.platform, tag: thread.tag }),
+  attention: new Attention(arena, thread.platform),
+  domains: new DomainTable(arena, geometry),
+  vcpus: new VcpuTable(arena, geometry),
+  events: new EventTable(arena, geometry),
+  pirqs: new PirqTable(arena, geometry),
+  hvmParams: new HvmParamTable(arena, geometry),
+  consoles: new ConsoleTable(arena, geometry),
+  frames: new FrameTable(arena, geometry),
+});
+
+/** Bytes of the control buffer that `geometry` needs. */
+export const controlBytes = (geometry: Geometry): number => {
+  const arena = new ColumnArena(null);
+  const nowhere: ThreadContext = { platform: null as never, tag: 1 };
+  layTables(arena, geometry, nowhere);
+  return arena.usedBytes;
+};

@@ -1,0 +1,108 @@
+/**
+ * Locks in shared memory. A lock is one word: 0 when free, else the tag of the holding thread, with the top bit set
+ * when somebody sleeps on it. Spins a little, then sleeps.
+ *
+ * Order (docs/architecture.md): domain list < domain < p2m < event < grant table < active entry < maptrack < pages
+ * < allocator. A thread takes locks in rising rank; two of one rank only in slot order. This is asserted always.
+ */
+import assert from "node:assert/strict";
+import type { ColumnArena } from "./columns.ts";
+import type { Geometry } from "./geometry.ts";
+import type { Platform } from "./platform.ts";
+
+/** Lock classes in the order in which they may be taken. */
+export const LOCK_RANKS = [
+  "domainList",
+  "domain",
+  "p2m",
+  "event",
+  "grantTable",
+  "activeEntry",
+  "maptrack",
+  "pages",
+  "allocator",
+] as const;
+/** One class of locks. */
+export type LockRank = (typeof LOCK_RANKS)[number];
+
+const SPIN_COUNT_MAX = 200;
+const CONTENDED = 0x4000_0000;
+const TAG_MAX = CONTENDED - 1;
+
+/** A lock: index of its word. Per-domain ranks have one lock per slot, the others one in all (slot 0). */
+export class LockTable {
+  readonly #words: Int32Array;
+  readonly #slots: number;
+  readonly #platform: Platform;
+  readonly #tag: number;
+  readonly #held: number[] = [];
+
+  /** `tag` (1 ...) names the calling thread, uniquely among live threads. */
+  constructor(arena: ColumnArena, options: { geometry: Geometry; platform: Platform; tag: number }) {
+    assert(options.tag > 0 && options.tag <= TAG_MAX);
+    this.#slots = options.geometry.domainCountMax;
+    this.#words = arena.i32(LOCK_RANKS.length * this.#slots);
+    this.#platform = options.platform;
+    this.#tag = options.tag;
+  }
+
+  /** Identity of `rank`'s lock for domain slot `slot`. Larger identities are taken later. */
+  id(rank: LockRank, slot = 0): number {
+    return LOCK_RANKS.indexOf(rank) * this.#slots + slot;
+  }
+
+  /** Takes the lock; sleeps while another thread holds it. */
+  acquire(lock: number): void {
+    const depth = this.#held.length;
+    if (depth > 0) assert(this.#held[depth - 1]! < lock, "lock order");
+    if (Atomics.compareExchange(this.#words, lock, 0, this.#tag) !== 0) this.#acquireSlow(lock);
+    this.#held[depth] = lock;
+  }
+
+  /** Gives the lock back. Locks are released in reverse order of taking. */
+  release(lock: number): void {
+    assert(this.#held.pop() === lock, "lock released out of order");
+    const before = Atomics.exchange(this.#words, lock, 0);
+    assert((before & TAG_MAX) === this.#tag);
+    if ((before & CONTENDED) !== 0) this.#platform.wake(this.#words, lock);
+  }
+
+  /** Whether the calling thread holds `lock`. */
+  holds(lock: number): boolean {
+    return this.#held.includes(lock);
+  }
+
+  /** Number of locks the calling thread holds. */
+  get heldCount(): number {
+    return this.#held.length;
+  }
+
+  /** Frees every lock of a thread that no longer exists; returns how many it held. */
+  recover(tag: number): number {
+    let recovered = 0;
+    for (let lock = 0; lock < this.#words.length; lock += 1) {
+      const word = Atomics.load(this.#words, lock);
+      if ((word & TAG_MAX) !== tag) continue;
+      Atomics.store(this.#words, lock, 0);
+      this.#platform.wake(this.#words, lock);
+      recovered += 1;
+    }
+    return recovered;
+  }
+
+  #acquireSlow(lock: number): void {
+    for (let spin = 0; spin < SPIN_COUNT_MAX; spin += 1) {
+      if (Atomics.compareExchange(this.#words, lock, 0, this.#tag) === 0) return;
+    }
+    for (;;) {
+      const word = Atomics.load(this.#words, lock);
+      if (word === 0) {
+        if (Atomics.compareExchange(this.#words, lock, 0, this.#tag | CONTENDED) === 0) return;
+        continue;
+      }
+      const marked = word | CONTENDED;
+      if (word !== marked && Atomics.compareExchange(this.#words, lock, word, marked) !== word) continue;
+      this.#platform.wait(this.#words, lock, marked, Infinity);
+    }
+  }
+}
