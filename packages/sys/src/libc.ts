@@ -1,0 +1,83 @@
+/**
+ * The C library, bound through koffi when it is first called. Nothing else in Xenolith imports koffi.
+ *
+ * Every binding takes and returns plain numbers: pointers are addresses (user addresses fit in 48 bits), strings and
+ * structs lie in a {@link NativeBuffer}. So koffi has nothing to convert, and a call costs the system call plus about
+ * 100 ns. Each thread binds for itself, because a module instance belongs to one thread.
+ *
+ * Result convention: `call` gives what the C function returned when that is not -1, else the negative errno, and
+ * neither throws nor allocates. {@link check} turns a negative result into a {@link SystemCallError}.
+ */
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { systemCallNumbers } from "./platform.ts";
+
+type Koffi = typeof import("koffi").default;
+
+/** A C function of numbers. 64-bit arguments that may not fit a number can be given as bigint. */
+export type NativeFunction = (...values: readonly (number | bigint)[]) => number;
+
+/** Makes a value on first use and keeps it. */
+export const lazily = <T>(make: () => T): (() => T) => {
+  let made: T | undefined;
+  return () => (made ??= make());
+};
+
+/** koffi, loaded on first use: it takes 15 ms once per process, which commands that map nothing should not pay. */
+export const koffi = lazily((): Koffi => {
+  systemCallNumbers();
+  const load: (name: string) => { readonly default?: Koffi } & Koffi = createRequire(import.meta.url);
+  const loaded = load("koffi");
+  return loaded.default ?? loaded;
+});
+
+const library = lazily(() => koffi().load(null));
+
+/** Binds one function on first use, from its C declaration. */
+export const bind = (declaration: string): (() => NativeFunction) =>
+  lazily((): NativeFunction => library().func(declaration));
+
+/**
+ * The result of a C function that returns -1 on failure: the result itself, or the negative errno.
+ * Must come right after the call: errno belongs to the thread and the next failing call overwrites it.
+ */
+export const resultOf = (returned: number): number => (returned === -1 ? -koffi().errno() : returned);
+
+const syscall = bind("long syscall(long, intptr_t, intptr_t, intptr_t, intptr_t, intptr_t)");
+
+/**
+ * A system call that the C library may not wrap, by number. Unused arguments are 0.
+ * The caller states in its own `SAFETY:` comment why the pointers among the arguments are valid.
+ */
+export const rawSystemCall = (number: number, a = 0, b = 0, c = 0, d = 0, e = 0): number =>
+  // SAFETY: syscall(2) passes at most the five arguments that every call made here takes; integer arguments travel the
+  // same way for variadic and fixed prototypes on x86-64 and arm64 Linux.
+  resultOf(syscall()(number, a, b, c, d, e));
+
+/**
+ * A fixed piece of memory that C functions can read and write. Its address never changes: the bytes of an ArrayBuffer
+ * lie outside the collected heap, and this object keeps them alive.
+ */
+export class NativeBuffer {
+  /** Where it begins in this process. */
+  readonly address: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly view: DataView<ArrayBuffer>;
+
+  constructor(sizeBytes: number) {
+    assert(Number.isSafeInteger(sizeBytes) && sizeBytes > 0);
+    const buffer = new ArrayBuffer(sizeBytes);
+    this.bytes = new Uint8Array(buffer);
+    this.view = new DataView(buffer);
+    this.address = addressOf(this.bytes);
+    assert(this.address > 0);
+  }
+}
+
+/** The address of a view's first byte. Valid for as long as somebody keeps the view's buffer. */
+export const addressOf = (view: Uint8Array): number => {
+  // SAFETY: koffi reads the data pointer of the view and touches no memory.
+  const address = Number(koffi().address(view));
+  assert(Number.isSafeInteger(address));
+  return address;
+};
