@@ -1,0 +1,47 @@
+/** Every code that a `XenolithError` can carry, and what it means. `docs/errors.md` is generated from this table. */
+export const errorCodes = {
+  ABORTED: "The caller's AbortSignal fired before the action was complete.",
+  CAPABILITY_MISSING: "The kernel, the process limits or this build of Node lack something that the action needs.",
+  CONFIG_INVALID: "A configuration value, option or argument is not of the expected form.",
+  DIRECTORY_NOT_FOUND: "A directory that should be given to a guest does not exist or is not a directory.",
+  DOMAIN_CRASHED: "The domain was stopped because its guest trapped or broke the rules; the message says which.",
+  DOMAIN_EXISTS: "A domain with this id or name exists already.",
+  DOMAIN_LIMIT: "The host holds as many domains as it was opened for.",
+  DOMAIN_NOT_FOUND: "No domain has this id or name, or the one that had it is gone.",
+  DOMAIN_STATE: "The domain is in a state in which the action is not legal.",
+  EXPORT_NOT_FOUND: "The guest does not export a function of this name.",
+  FILE_NOT_FOUND: "An image or another file that was named cannot be opened.",
+  GUEST_ADDRESS: "A range of guest memory that the caller named is not populated or reaches past 4 GiB.",
+  HOST_CLOSED: "The host was closed; nothing can be asked of it any more.",
+  HYPERCALL_FAILED: "The hypervisor refused an operation of the control domain; the message names the error number.",
+  IMAGE_CACHE: "The image cache cannot be read or written.",
+  IMPORT_UNKNOWN: "The module imports something that no guest interface offers; all such imports are listed.",
+  INSPECTOR_ATTACHED: "The image holds atomic instructions, which must not run while a debugger is attached.",
+  INVALID_ARGUMENT: "An argument is not of the type or range that the function documents.",
+  INVALID_SIZE: "A size is negative, not a whole number, zero where that makes no sense, or over the limit.",
+  MEMORY_EXHAUSTED: "The machine has not enough free frames left.",
+  MEMORY_LIMIT: "The domain would exceed its own max_pages.",
+  MODULE_INVALID: "The bytes are not a valid WebAssembly module.",
+  MODULE_TOO_LARGE: "The module, or a part of it, exceeds a limit of the loader.",
+  MODULE_UNSUPPORTED: "The module is valid but uses a feature that cannot run in a domain.",
+  SYSTEM_CALL: "The operating system refused a call; the message names the call and the error.",
+  TIMEOUT: "The action did not complete in the time that the caller allowed.",
+  VCPU_FAILED: "The worker thread of a virtual CPU ended by itself or could not be started.",
+  VMA_EXHAUSTED: "The process has no memory mappings left for this; see vm.max_map_count.",
+} as const;
+
+export type ErrorCode = keyof typeof errorCodes;
+
+/**
+ * The one error class of the project: the operator, a file or the machine is at fault, not a guest (that gets an error
+ * number) and not Xenolith itself (that is an assertion). The message names the value and the limit.
+ */
+export class XenolithError extends Error {
+  override readonly name = "XenolithError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { readonly cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,124 @@
+import type { Layout, Member, Shape } from "./scalar.ts";
+
+/** The members of a struct or union in order; `pad(n)` members are the bytes that alignment leaves free. */
+type Fields = Readonly<Record<string, Layout<unknown>>>;
+
+/** One handle per member, and the place and size of the whole. */
+export type Handles<F extends Fields> = {
+  readonly [K in keyof F as F[K] extends Layout<undefined> ? never : K]: F[K] extends Layout<infer H> ? H : never;
+} & {
+  /** Where the whole begins, counted from the outermost struct. (Not `offset`: some structs have a member of that name.) */
+  readonly offsetBytes: number;
+  readonly sizeBytes: number;
+};
+
+/** A declared layout that is also its own handle at offset 0: `sched_poll.nr_ports.get(view, at)`. */
+export type Struct<F extends Fields> = Handles<F> & Layout<Handles<F>>;
+
+/** A fixed number of structs: `offsetOf(index)` is added to `at` of the element's own handles. */
+export interface StructArray<H> {
+  readonly offset: number;
+  readonly length: number;
+  readonly strideBytes: number;
+  readonly element: H;
+  /** Where the element begins, counted from the outermost struct. An index outside the array throws a RangeError. */
+  offsetOf(index: number): number;
+}
+
+const reserved: ReadonlySet<string> = new Set(["offsetBytes", "sizeBytes", "alignBytes", "shape", "bind"]);
+
+const check = (holds: boolean, message: string): void => {
+  if (!holds) throw new RangeError(message);
+};
+
+const compound = <F extends Fields>(
+  shape: Shape & { readonly members: readonly Member[] },
+  sizeBytes: number,
+  alignBytes: number,
+): Struct<F> => {
+  const bind = (offset: number): Handles<F> => {
+    const visible = shape.members.filter((member) => member.layout.shape.kind !== "padding");
+    const handles = visible.map((member) => [member.name, member.layout.bind(offset + member.offset)]);
+    return Object.freeze({ ...Object.fromEntries(handles), offsetBytes: offset, sizeBytes }) as Handles<F>;
+  };
+  return Object.freeze({ ...bind(0), sizeBytes, alignBytes, shape, bind }) as unknown as Struct<F>;
+};
+
+const greatest = (values: readonly number[]): number => values.reduce((a, b) => Math.max(a, b), 1);
+
+const layOut = (where: string, fields: Fields): { members: Member[]; sizeBytes: number; alignBytes: number } => {
+  const members: Member[] = [];
+  let offset = 0;
+  for (const [name, layout] of Object.entries(fields)) {
+    check(!reserved.has(name), `${where}.${name}: a member cannot have this name`);
+    check(
+      offset % layout.alignBytes === 0,
+      `${where}.${name}: offset ${offset} is not aligned to ${layout.alignBytes}`,
+    );
+    members.push({ name, offset, layout });
+    offset += layout.sizeBytes;
+  }
+  const alignBytes = greatest(members.map((member) => member.layout.alignBytes));
+  check(offset % alignBytes === 0, `${where}: size ${offset} is not a multiple of its alignment ${alignBytes}`);
+  return { members, sizeBytes: offset, alignBytes };
+};
+
+/**
+ * Declares a struct of Xen's public interface. When the module loads this throws a RangeError unless every member is
+ * naturally aligned for 32-bit x86 (64-bit numbers to 4, `uint64_aligned_t` to 8), no padding is hidden and the size is
+ * the declared one.
+ */
+export const struct = <const F extends Fields>(
+  name: string,
+  sizeBytes: number,
+  fields: F,
+  options: { readonly alignBytes?: number } = {},
+): Struct<F> => {
+  const laidOut = layOut(name, fields);
+  check(laidOut.sizeBytes === sizeBytes, `${name}: members take ${laidOut.sizeBytes} bytes, declared ${sizeBytes}`);
+  const wanted = options.alignBytes ?? laidOut.alignBytes;
+  check(wanted === laidOut.alignBytes, `${name}: aligned to ${laidOut.alignBytes}, declared ${wanted}`);
+  return compound<F>({ kind: "struct", name, members: laidOut.members }, sizeBytes, laidOut.alignBytes);
+};
+
+/** A struct without a name, declared where it is used. */
+export const group = <const F extends Fields>(fields: F): Struct<F> => {
+  const { members, sizeBytes, alignBytes } = layOut("group", fields);
+  return compound<F>({ kind: "struct", name: undefined, members }, sizeBytes, alignBytes);
+};
+
+const overlay = <F extends Fields>(name: string | undefined, fields: F): Struct<F> => {
+  const members = Object.entries(fields).map(([member, layout]) => ({ name: member, offset: 0, layout }));
+  for (const member of members) check(!reserved.has(member.name), `${member.name}: a member cannot have this name`);
+  const alignBytes = greatest(members.map((member) => member.layout.alignBytes));
+  const longest = greatest(members.map((member) => member.layout.sizeBytes));
+  const sizeBytes = Math.ceil(longest / alignBytes) * alignBytes;
+  return compound<F>({ kind: "union", name, members }, sizeBytes, alignBytes);
+};
+
+/** Alternatives that begin at the same place, as long as the longest of them. */
+export const union = <const F extends Fields>(fields: F): Struct<F> => overlay(undefined, fields);
+
+/** A union that has a name and a declared size of its own. Throws a RangeError when the size is another. */
+export const namedUnion = <const F extends Fields>(name: string, sizeBytes: number, fields: F): Struct<F> => {
+  const declared = overlay(name, fields);
+  check(declared.sizeBytes === sizeBytes, `${name}: members take ${declared.sizeBytes} bytes, declared ${sizeBytes}`);
+  return declared;
+};
+
+/** `length` structs one after the other. */
+export const structArray = <H>(element: Layout<H>, length: number): Layout<StructArray<H>> => ({
+  sizeBytes: element.sizeBytes * length,
+  alignBytes: element.alignBytes,
+  shape: { kind: "array", of: element, length },
+  bind: (offset) => ({
+    offset,
+    length,
+    strideBytes: element.sizeBytes,
+    element: element.bind(0),
+    offsetOf: (index) => {
+      check(index >= 0 && index < length, `index ${index} of an array of ${length}`);
+      return offset + index * element.sizeBytes;
+    },
+  }),
+});
