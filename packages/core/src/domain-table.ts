@@ -25,15 +25,22 @@
  *     references     u32   things that keep the row beyond death        everybody, atomically
  *     hypercalls     u32   hypercalls made (approximate, no atomics)    vCPUs
  *     events         u32   events received                              delivery
+ *     denied         u32   calls refused for want of privilege          vCPUs
+ *     reapStage      u32   REAP_STAGES index of a dying domain          reap
+ *     reapCursor     u32   next gfn or port to look at                  reap
+ *     graceEpoch     u32   epoch in which the last port was closed       reap
+ *     gateSeen       u32   per vCPU: last epoch in which it was outside  reap
  *     spaceBase      f64   host address of gfn 0; 0 = not attached      control domain, under the p2m lock
  *     createdNs      f64   host time of creation                        create
  *     handle         u8×16 uuid                                         create, setdomainhandle
  *     crashReason    u8×256 zero-terminated UTF-8                       crash
  *
- * A row is free when `state` is 0. Rows other than dom0's are created and reaped by the control domain only.
+ * A row is free when `state` is 0. Rows are taken and given back under the domain list lock; only the control domain's
+ * thread gives them back.
  */
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
+import { TraceTable } from "./trace-table.ts";
 
 /** Life of a domain; the index is what the column holds. See lifecycle.ts for the legal moves. */
 export const DOMAIN_STATES = ["free", "building", "paused", "running", "shutdown", "dying", "dead"] as const;
@@ -78,14 +85,21 @@ export class DomainTable {
   readonly references: Uint32Array;
   readonly hypercalls: Uint32Array;
   readonly events: Uint32Array;
+  readonly denied: Uint32Array;
+  readonly reapStage: Uint32Array;
+  readonly reapCursor: Uint32Array;
+  readonly graceEpoch: Uint32Array;
+  readonly gateSeen: Uint32Array;
   readonly spaceBase: Float64Array;
   readonly createdNs: Float64Array;
   readonly handle: Uint8Array;
   readonly crashReason: Uint8Array;
   /** domid -> slot + 1, or 0. */
   readonly slotByDomid: Uint16Array;
-  /** [0] generation last given out, [1] domid last given out. */
+  /** [0] generation last given out, [1] domid last given out, [2] grace epoch, [3] 1 = a VIRQ_DOM_EXC is due. */
   readonly serial: Uint32Array;
+  /** What guests gave the hypervisor reason to note. */
+  readonly trace: TraceTable;
   readonly slotCount: number;
 
   constructor(arena: ColumnArena, geometry: Geometry) {
@@ -113,12 +127,18 @@ export class DomainTable {
     this.references = arena.u32(count);
     this.hypercalls = arena.u32(count);
     this.events = arena.u32(count);
+    this.denied = arena.u32(count);
+    this.reapStage = arena.u32(count);
+    this.reapCursor = arena.u32(count);
+    this.graceEpoch = arena.u32(count);
+    this.gateSeen = arena.u32(count * geometry.vcpusPerDomain);
     this.spaceBase = arena.f64(count);
     this.createdNs = arena.f64(count);
     this.handle = arena.u8(count * 16);
     this.crashReason = arena.u8(count * CRASH_REASON_BYTES);
     this.slotByDomid = arena.u16(DOMID_COUNT);
-    this.serial = arena.u32(2);
+    this.serial = arena.u32(4);
+    this.trace = new TraceTable(arena, geometry);
   }
 
   /** Slot of the live domain called `domid`, or -1. */
