@@ -1,0 +1,147 @@
+/**
+ * The hypervisor's own view of all machine memory. A machine address is mfn * 4096 + offset, a number below 2^40.
+ *
+ * Whoever uses it holds what keeps the frame from being freed meanwhile: the p2m lock of the domain in which it was
+ * looked up, or a reference. Free frames must not be touched (see frame-table.ts).
+ */
+import assert from "node:assert/strict";
+
+/** Bytes of a frame. */
+export const FRAME_BYTES = 4096;
+
+/** Typed views of every bank; bank = address / bankBytes. */
+export class DirectMap {
+  /** Shared views, one of each kind per bank. */
+  readonly u8: readonly Uint8Array[];
+  readonly u32: readonly Uint32Array[];
+  readonly i32: readonly Int32Array[];
+  readonly views: readonly DataView[];
+  /** Bytes of one bank, a power of two. */
+  readonly bankBytes: number;
+  /** 1 / bankBytes: exact, and cheaper to multiply with. */
+  readonly #inverse: number;
+  /** Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. */
+  readonly #bulk: readonly Uint8Array[];
+
+  constructor(banks: readonly SharedArrayBuffer[], fastBanks?: readonly Uint8Array[]) {
+    this.u8 = banks.map((bank) => new Uint8Array(bank));
+    this.u32 = banks.map((bank) => new Uint32Array(bank));
+    this.i32 = banks.map((bank) => new Int32Array(bank));
+    this.views = banks.map((bank) => new DataView(bank));
+    this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;
+    this.#inverse = 1 / this.bankBytes;
+    this.#bulk = fastBanks ?? this.u8;
+    assert(Number.isInteger(Math.log2(this.bankBytes)));
+    assert(this.#bulk.every((bank) => bank.length === this.bankBytes));
+  }
+
+  /** Bank of a machine address. */
+  bankOf(machine: number): number {
+    return (machine * this.#inverse) | 0;
+  }
+
+  /** Offset of a machine address in its bank. */
+  offsetOf(machine: number): number {
+    return machine - this.bankOf(machine) * this.bankBytes;
+  }
+
+  /** The 32-bit number at `machine`, which is aligned to 4. Not atomic for the language, whole on every machine. */
+  loadU32(machine: number): number {
+    const bank = this.bankOf(machine);
+    return this.u32[bank]![this.#word(machine, bank)]!;
+  }
+
+  /** Writes the 32-bit number at `machine`, aligned to 4. */
+  storeU32(machine: number, value: number): void {
+    const bank = this.bankOf(machine);
+    this.u32[bank]![this.#word(machine, bank)] = value;
+  }
+
+  /** Atomically reads the aligned 32-bit number at `machine`. */
+  atomicLoadU32(machine: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.load(this.u32[bank]!, this.#word(machine, bank));
+  }
+
+  /** Atomically writes the aligned 32-bit number at `machine`. */
+  atomicStoreU32(machine: number, value: number): void {
+    const bank = this.bankOf(machine);
+    Atomics.store(this.u32[bank]!, this.#word(machine, bank), value);
+  }
+
+  /** Atomically sets `bits`; returns what was there, unsigned. */
+  orU32(machine: number, bits: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.or(this.u32[bank]!, this.#word(machine, bank), bits);
+  }
+
+  /** Atomically keeps only `bits`; returns what was there, unsigned. */
+  andU32(machine: number, bits: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.and(this.u32[bank]!, this.#word(machine, bank), bits);
+  }
+
+  /** Atomically exchanges the aligned 32-bit number. */
+  exchangeU32(machine: number, value: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.exchange(this.u32[bank]!, this.#word(machine, bank), value);
+  }
+
+  /** Compare-and-swap; returns what was there: equal to `expected` on success. Values are unsigned. */
+  cas(machine: number, expected: number, replacement: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.compareExchange(this.u32[bank]!, this.#word(machine, bank), expected, replacement);
+  }
+
+  /** Atomically writes one byte. */
+  atomicStoreU8(machine: number, value: number): void {
+    const bank = this.bankOf(machine);
+    Atomics.store(this.u8[bank]!, machine - bank * this.bankBytes, value);
+  }
+
+  /** Atomically exchanges one byte. */
+  exchangeU8(machine: number, value: number): number {
+    const bank = this.bankOf(machine);
+    return Atomics.exchange(this.u8[bank]!, machine - bank * this.bankBytes, value);
+  }
+
+  /** A shared view of `sizeBytes` bytes of one bank. Allocates. */
+  bytes(machine: number, sizeBytes: number): Uint8Array {
+    const offset = this.offsetOf(machine);
+    return this.u8[this.bankOf(machine)]!.subarray(offset, offset + sizeBytes);
+  }
+
+  /** Copies `sizeBytes` bytes of one bank into `target` from index `at`. For bulk: it costs one view per call. */
+  copyOut(machine: number, target: Uint8Array, at: number, sizeBytes: number): void {
+    const bulk = this.#bulk[this.bankOf(machine)]!;
+    target.set(new Uint8Array(bulk.buffer, bulk.byteOffset + this.offsetOf(machine), sizeBytes), at);
+  }
+
+  /** Copies `sizeBytes` bytes of `source` from index `at` into one bank. */
+  copyIn(machine: number, source: Uint8Array, at: number, sizeBytes: number): void {
+    const bulk = this.#bulk[this.bankOf(machine)]!;
+    bulk.set(new Uint8Array(source.buffer, source.byteOffset + at, sizeBytes), this.offsetOf(machine));
+  }
+
+  /** Zeroes `sizeBytes` bytes of one bank. */
+  zero(machine: number, sizeBytes: number): void {
+    const offset = this.offsetOf(machine);
+    this.#bulk[this.bankOf(machine)]!.fill(0, offset, offset + sizeBytes);
+  }
+
+  /** Zeroes `count` frames of one bank from `mfn`. */
+  zeroFrames(mfn: number, count: number): void {
+    this.zero(mfn * FRAME_BYTES, count * FRAME_BYTES);
+  }
+
+  /** Copies `count` frames; each run lies in one bank, and the two do not overlap. */
+  copyFrames(to: number, from: number, count: number): void {
+    const bulk = this.#bulk[this.bankOf(from * FRAME_BYTES)]!;
+    const at = bulk.byteOffset + this.offsetOf(from * FRAME_BYTES);
+    this.copyIn(to * FRAME_BYTES, new Uint8Array(bulk.buffer, at, count * FRAME_BYTES), 0, count * FRAME_BYTES);
+  }
+
+  #word(machine: number, bank: number): number {
+    return ((machine - bank * this.bankBytes) * 0.25) | 0;
+  }
+}

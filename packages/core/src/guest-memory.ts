@@ -1,0 +1,243 @@
+/**
+ * One domain's memory, as the hypervisor reads and writes it on the domain's behalf: address -> gfn -> p2m -> direct
+ * map, with the domain's own permissions for each page. Nothing here looks at the guest's linear memory itself.
+ *
+ * Every access is one lookup under the slot's p2m lock, so no page can be freed and reused in the middle. Callers hold
+ * no other lock of that rank or above. Data arrives in a private buffer and is read from there: the guest may change
+ * its memory at any time. A bad address is an answer (false, -1, -EFAULT), never an exception.
+ */
+import { EFAULT } from "@xenolith/abi";
+import { FRAME_BYTES } from "./direct-map.ts";
+import type { DirectMap } from "./direct-map.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import type { LockTable } from "./lock.ts";
+import { P2M_READABLE_TYPES, P2M_WRITABLE_TYPES } from "./p2m.ts";
+
+/** Bytes of the private buffer that structs are fetched into. */
+export const SCRATCH_BYTES = 4096;
+
+const ADDRESS_END = 0x1_0000_0000;
+/** Behind the buffer: where single numbers pass, so that reading one does not spoil a fetched struct. */
+const WORD_SCRATCH = SCRATCH_BYTES;
+/** Copies up to this long are made word by word: cheaper than a view for a call to memmove. */
+const WORDWISE_BYTES_MAX = 96;
+/** Bytes copied under one hold of the lock. */
+const SLICE_BYTES = 4 << 20;
+
+/** Accessors for the memory of the domain in one slot. One per thread and domain. */
+export class GuestMemory {
+  /** What `fetch` read and `store` writes: private to this object. */
+  readonly scratch: DataView;
+  readonly #scratchBytes: Uint8Array;
+  readonly #directMap: DirectMap;
+  readonly #views: readonly DataView[];
+  readonly #locks: LockTable;
+  readonly #lock: number;
+  readonly #entries: Uint32Array;
+  readonly #base: number;
+  readonly #addressEnd: number;
+  readonly #bankShift: number;
+
+  constructor(hypervisor: Hypervisor, slot: number) {
+    const { p2m, directMap, locks, geometry } = hypervisor;
+    this.#scratchBytes = new Uint8Array(SCRATCH_BYTES + 8);
+    this.scratch = new DataView(this.#scratchBytes.buffer);
+    this.#directMap = directMap;
+    this.#views = directMap.views;
+    this.#locks = locks;
+    this.#lock = locks.id("p2m", slot);
+    this.#entries = p2m.entries;
+    this.#base = p2m.at(slot, 0);
+    this.#addressEnd = Math.min(ADDRESS_END, p2m.gfnCount * FRAME_BYTES);
+    this.#bankShift = Math.log2(geometry.framesPerBank);
+  }
+
+  /** Copies `sizeBytes` (<= SCRATCH_BYTES) bytes at `address` to the start of `scratch`. False: not all readable. */
+  fetch(address: number, sizeBytes: number): boolean {
+    return this.fetchAt(address, sizeBytes, 0);
+  }
+
+  /** As `fetch`, to `scratchOffset` in `scratch`. */
+  fetchAt(address: number, sizeBytes: number, scratchOffset: number): boolean {
+    const inPage = address & (FRAME_BYTES - 1);
+    if (inPage + sizeBytes > FRAME_BYTES || sizeBytes > WORDWISE_BYTES_MAX || !this.#isAddress(address)) {
+      return this.#copy(address, this.#scratchBytes, scratchOffset, sizeBytes, false);
+    }
+    this.#locks.acquire(this.#lock);
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    const isAllowed = ((P2M_READABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+    if (isAllowed) {
+      const mfn = entry >>> 4;
+      const bank = mfn >>> this.#bankShift;
+      const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
+      copyWords(this.#views[bank]!, offset, this.scratch, scratchOffset, sizeBytes);
+    }
+    this.#locks.release(this.#lock);
+    return isAllowed;
+  }
+
+  /** Copies `sizeBytes` bytes of `scratch` from `scratchOffset` to `address`. False: not all writable, nothing written. */
+  store(address: number, sizeBytes: number, scratchOffset = 0): boolean {
+    const inPage = address & (FRAME_BYTES - 1);
+    if (inPage + sizeBytes > FRAME_BYTES || sizeBytes > WORDWISE_BYTES_MAX || !this.#isAddress(address)) {
+      return this.#copy(address, this.#scratchBytes, scratchOffset, sizeBytes, true);
+    }
+    this.#locks.acquire(this.#lock);
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    const isAllowed = ((P2M_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+    if (isAllowed) {
+      const mfn = entry >>> 4;
+      const bank = mfn >>> this.#bankShift;
+      const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
+      copyWords(this.scratch, scratchOffset, this.#views[bank]!, offset, sizeBytes);
+    }
+    this.#locks.release(this.#lock);
+    return isAllowed;
+  }
+
+  /** The byte at `address`, or -1. */
+  readU8(address: number): number {
+    return this.#read(address, 1);
+  }
+
+  /** The 16-bit number at `address`, or -1. */
+  readU16(address: number): number {
+    return this.#read(address, 2);
+  }
+
+  /** The 32-bit number at `address`, or -1. */
+  readU32(address: number): number {
+    return this.#read(address, 4);
+  }
+
+  /** Writes a byte; false: not writable. */
+  writeU8(address: number, value: number): boolean {
+    this.scratch.setUint8(WORD_SCRATCH, value);
+    return this.store(address, 1, WORD_SCRATCH);
+  }
+
+  /** Writes a 16-bit number; false: not writable. */
+  writeU16(address: number, value: number): boolean {
+    this.scratch.setUint16(WORD_SCRATCH, value, true);
+    return this.store(address, 2, WORD_SCRATCH);
+  }
+
+  /** Writes a 32-bit number; false: not writable. */
+  writeU32(address: number, value: number): boolean {
+    this.scratch.setUint32(WORD_SCRATCH, value, true);
+    return this.store(address, 4, WORD_SCRATCH);
+  }
+
+  /** Fills `target` from `address`. 0, or -EFAULT: not all of it was readable. */
+  copyFromGuest(address: number, target: Uint8Array): number {
+    return this.#copy(address, target, 0, target.length, false) ? 0 : -EFAULT;
+  }
+
+  /** Writes `source` to `address`. 0, or -EFAULT: not all of it was writable. */
+  copyToGuest(address: number, source: Uint8Array): number {
+    return this.#copy(address, source, 0, source.length, true) ? 0 : -EFAULT;
+  }
+
+  /** Zeroes `sizeBytes` bytes. 0, or -EFAULT. */
+  zero(address: number, sizeBytes: number): number {
+    return this.#copy(address, null, 0, sizeBytes, true) ? 0 : -EFAULT;
+  }
+
+  /** Whether all of the range may be read, or written when `write`, at this moment. */
+  accessible(address: number, sizeBytes: number, write: boolean): boolean {
+    if (!this.#isInside(address, sizeBytes)) return false;
+    if (sizeBytes === 0) return true;
+    this.#locks.acquire(this.#lock);
+    const isAllowed = this.#allows(address, sizeBytes, write);
+    this.#locks.release(this.#lock);
+    return isAllowed;
+  }
+
+  /** Machine address of `address`, or -1. The caller holds the slot's p2m lock, as long as it uses the result. */
+  translate(address: number, write: boolean): number {
+    if (!this.#isInside(address, 1)) return -1;
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    const types = write ? P2M_WRITABLE_TYPES : P2M_READABLE_TYPES;
+    return ((types >>> (entry & 15)) & 1) === 0 ? -1 : (entry >>> 4) * FRAME_BYTES + (address & (FRAME_BYTES - 1));
+  }
+
+  /** Identity of the lock under which `translate` may be called. */
+  get lock(): number {
+    return this.#lock;
+  }
+
+  #read(address: number, sizeBytes: number): number {
+    if (!this.fetchAt(address, sizeBytes, WORD_SCRATCH)) return -1;
+    if (sizeBytes === 4) return this.scratch.getUint32(WORD_SCRATCH, true);
+    return sizeBytes === 2 ? this.scratch.getUint16(WORD_SCRATCH, true) : this.scratch.getUint8(WORD_SCRATCH);
+  }
+
+  /** Copies between the guest and `local` (null: zeros), after checking the whole range. False: nothing was copied. */
+  #copy(address: number, local: Uint8Array | null, localAt: number, sizeBytes: number, write: boolean): boolean {
+    if (!this.#isInside(address, sizeBytes)) return false;
+    if (sizeBytes > SLICE_BYTES && !this.accessible(address, sizeBytes, write)) return false;
+    for (let done = 0; done < sizeBytes; done += SLICE_BYTES) {
+      const slice = Math.min(SLICE_BYTES, sizeBytes - done);
+      this.#locks.acquire(this.#lock);
+      const isAllowed = this.#allows(address + done, slice, write);
+      if (isAllowed) this.#copySlice(address + done, local, localAt + done, slice, write);
+      this.#locks.release(this.#lock);
+      if (!isAllowed) return false;
+    }
+    return true;
+  }
+
+  /** Copies a checked range, one contiguous piece of machine memory at a time. Under the lock. */
+  #copySlice(address: number, local: Uint8Array | null, localAt: number, sizeBytes: number, write: boolean): void {
+    let done = 0;
+    while (done < sizeBytes) {
+      const at = address + done;
+      const machine = (this.#entries[this.#base + Math.floor(at / FRAME_BYTES)]! >>> 4) * FRAME_BYTES + (at % FRAME_BYTES);
+      const piece = this.#contiguousBytes(at, sizeBytes - done);
+      if (local === null) this.#directMap.zero(machine, piece);
+      else if (write) this.#directMap.copyIn(machine, local, localAt + done, piece);
+      else this.#directMap.copyOut(machine, local, localAt + done, piece);
+      done += piece;
+    }
+  }
+
+  /** How many of the `sizeBytes` bytes from `address` lie in one run of consecutive frames of one bank. */
+  #contiguousBytes(address: number, sizeBytes: number): number {
+    let gfn = Math.floor(address / FRAME_BYTES);
+    let bytes = FRAME_BYTES - (address % FRAME_BYTES);
+    let mfn = this.#entries[this.#base + gfn]! >>> 4;
+    while (bytes < sizeBytes) {
+      gfn += 1;
+      mfn += 1;
+      const isNext = this.#entries[this.#base + gfn]! >>> 4 === mfn && mfn % (1 << this.#bankShift) !== 0;
+      if (!isNext) break;
+      bytes += FRAME_BYTES;
+    }
+    return Math.min(bytes, sizeBytes);
+  }
+
+  #isAddress(address: number): boolean {
+    return address >>> 0 === address && address < this.#addressEnd;
+  }
+
+  #isInside(address: number, sizeBytes: number): boolean {
+    const areWhole = Number.isSafeInteger(address) && Number.isSafeInteger(sizeBytes);
+    return areWhole && address >= 0 && sizeBytes >= 0 && address + sizeBytes <= this.#addressEnd;
+  }
+
+  /** Whether every page of the range is of an allowed type. Under the lock; the range is inside the address space. */
+  #allows(address: number, sizeBytes: number, write: boolean): boolean {
+    const types = write ? P2M_WRITABLE_TYPES : P2M_READABLE_TYPES;
+    const last = this.#base + Math.floor((address + sizeBytes - 1) / FRAME_BYTES);
+    for (let at = this.#base + Math.floor(address / FRAME_BYTES); at <= last; at += 1) {
+      if (((types >>> (this.#entries[at]! & 15)) & 1) === 0) return false;
+    }
+    return true;
+  }
+}
+
+const copyWords = (from: DataView, fromAt: number, to: DataView, toAt: number, sizeBytes: number): void => {
+  let done = 0;
+  for (; done + 4 <= sizeBytes; done += 4) to.setUint32(toAt + done, from.getUint32(fromAt + done, true), true);
+  for (; done < sizeBytes; done += 1) to.setUint8(toAt + done, from.getUint8(fromAt + done));
+};
