@@ -1,0 +1,29 @@
+/**
+ * `npm run bench -- NAME... [--json] [--small]`: runs benches and prints each figure beside its floor. Without a name:
+ * all of them. Exit code 2 for an unknown name; a figure over its limit does not fail the run, the reader decides.
+ */
+import { readdirSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { formatResults, type Bench } from "./harness.ts";
+
+const names = readdirSync(import.meta.dirname)
+  .filter((file) => file.endsWith(".bench.js"))
+  .map((file) => file.slice(0, -".bench.js".length));
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean" }, small: { type: "boolean" }, help: { type: "boolean" } },
+});
+
+const unknown = positionals.filter((name) => !names.includes(name));
+if (values.help === true || unknown.length > 0) {
+  const complaint = unknown.length > 0 ? `no bench is called ${unknown.join(", ")}\n` : "";
+  process.stderr.write(`${complaint}usage: npm run bench -- [NAME...] [--json] [--small]\nbenches: ${names.join(" ")}\n`);
+  process.exit(unknown.length > 0 ? 2 : 0);
+}
+
+for (const bench of positionals.length > 0 ? positionals : names) {
+  const module = (await import(`./${bench}.bench.js`)) as { readonly bench: Bench };
+  const results = await module.bench({ small: values.small === true });
+  process.stdout.write(values.json === true ? `${JSON.stringify({ bench, results })}\n` : formatResults(bench, results));
+}
