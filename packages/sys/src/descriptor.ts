@@ -8,8 +8,7 @@
  * Source: read(2), pread(2), fcntl(2), lseek(2), fallocate(2), posix_fadvise(3), pipe(2), close(2).
  */
 import assert from "node:assert/strict";
-import { constants } from "node:os";
-import { bind, lazily, NativeBuffer, resultOf } from "./libc.ts";
+import { bind, lazily, NativeBuffer, resultOf, retried } from "./libc.ts";
 
 const F_GETFL = 3;
 const F_SETFL = 4;
@@ -18,9 +17,6 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
-
-/** How often an interrupted call is tried again before its EINTR is handed to the caller. */
-const INTERRUPTS_MAX = 64;
 
 const read_ = bind("intptr_t read(int, uintptr_t, size_t)");
 const write_ = bind("intptr_t write(int, uintptr_t, size_t)");
@@ -116,8 +112,8 @@ export type FileAdvice = (typeof FileAdvice)[keyof typeof FileAdvice];
 
 /** Announces how a run of a file will be used. Length 0 means to the end. */
 export const adviseFile = (fd: number, { offsetBytes, lengthBytes }: ByteRange, advice: FileAdvice): number =>
-  // SAFETY: advice only. Unlike the others this function returns a positive errno itself.
-  -posix_fadvise()(fd, offsetBytes, lengthBytes, advice);
+  // SAFETY: advice only. Unlike the others this function returns a positive errno itself; 0 - 0 is no -0.
+  0 - posix_fadvise()(fd, offsetBytes, lengthBytes, advice);
 
 /** Writes a file's contents, and unless `contentsOnly` its other attributes, to its device. */
 export const synchronize = (fd: number, contentsOnly: boolean): number =>
@@ -147,10 +143,3 @@ export const closeDescriptor = (fd: number): number => {
 };
 
 const pipeEnds = lazily(() => new NativeBuffer(8));
-
-const retried = (call: () => number): number => {
-  for (let attempt = 1; ; attempt++) {
-    const result = resultOf(call());
-    if (result !== -constants.errno.EINTR || attempt === INTERRUPTS_MAX) return result;
-  }
-};

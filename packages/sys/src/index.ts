@@ -1,3 +1,15 @@
+export { exactProcessMemory, mappingsIn, processMemory, vmaCount, vmaCountMax } from "./address-space.ts";
+export type { ExactProcessMemory, Mapping, ProcessMemory } from "./address-space.ts";
+export {
+  linkBeneath,
+  makeDirectoryBeneath,
+  readLinkBeneath,
+  removeDirectoryBeneath,
+  renameBeneath,
+  symlinkBeneath,
+  unlinkBeneath,
+} from "./beneath.ts";
+export type { Place } from "./beneath.ts";
 export {
   adviseFile,
   allocate,
@@ -18,7 +30,14 @@ export {
   writeAt,
 } from "./descriptor.ts";
 export type { ByteRange, MemoryRange, Pipe } from "./descriptor.ts";
+export { EntryType, readDirectory } from "./directory.ts";
+export type { DirectoryEntry } from "./directory.ts";
+export { setTimes, setTimesBeneath, statusBeneath, statusOf } from "./file-status.ts";
+export type { FileStatus, TimeChange, TimeChanges } from "./file-status.ts";
+export { IoVector } from "./io-vector.ts";
 export { addressOf, NativeBuffer } from "./libc.ts";
+export { machineMemory, memfdResidentBytes, openDescriptorCount, overcommitMode, resourceLimit } from "./machine.ts";
+export type { MachineMemory, OvercommitMode, Resource, ResourceLimit } from "./machine.ts";
 export {
   Advice,
   advise,
@@ -36,6 +55,14 @@ export type { FileRun, Protection } from "./mapping.ts";
 export { createMemfd, createSecretMemfd, Seal, sealsOf } from "./memfd.ts";
 export type { MemfdOptions } from "./memfd.ts";
 export { baseAddress, viewMemory } from "./memory-view.ts";
+export { NativePath } from "./native-path.ts";
+export type { PathText } from "./native-path.ts";
+export { openBeneath, OpenFlag, withParent } from "./open-beneath.ts";
+export type { OpenOptions } from "./open-beneath.ts";
+export { peerCredentials } from "./peer-credentials.ts";
+export type { PeerCredentials } from "./peer-credentials.ts";
 export { isSupportedPlatform, PAGE_BYTES } from "./platform.ts";
+export { PollSet, Readiness } from "./poll-set.ts";
 export { check, errnoName, SystemCallError } from "./system-call-error.ts";
 export type { SystemCallArguments } from "./system-call-error.ts";
+export { threadCpuTimeNs, threadId } from "./thread.ts";

@@ -10,6 +10,7 @@
  */
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { constants } from "node:os";
 import { systemCallNumbers } from "./platform.ts";
 
 type Koffi = typeof import("koffi").default;
@@ -42,6 +43,17 @@ export const bind = (declaration: string): (() => NativeFunction) =>
  * Must come right after the call: errno belongs to the thread and the next failing call overwrites it.
  */
 export const resultOf = (returned: number): number => (returned === -1 ? -koffi().errno() : returned);
+
+/** How often an interrupted call is tried again before its EINTR is handed to the caller. */
+const INTERRUPTS_MAX = 64;
+
+/** As {@link resultOf}, for a call that is made again when a signal interrupted it before it did anything. */
+export const retried = (call: () => number): number => {
+  for (let attempt = 1; ; attempt++) {
+    const result = resultOf(call());
+    if (result !== -constants.errno.EINTR || attempt === INTERRUPTS_MAX) return result;
+  }
+};
 
 const syscall = bind("long syscall(long, intptr_t, intptr_t, intptr_t, intptr_t, intptr_t)");
 

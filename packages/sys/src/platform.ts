@@ -18,13 +18,14 @@ interface SystemCallNumbers {
   readonly gettid: number;
   readonly memfd_secret: number;
   readonly openat2: number;
+  readonly ppoll: number;
   readonly statx: number;
   readonly userfaultfd: number;
 }
 
 const numbersOf: Readonly<Record<string, SystemCallNumbers>> = {
-  x64: { getdents64: 217, gettid: 186, memfd_secret: 447, openat2: 437, statx: 332, userfaultfd: 323 },
-  arm64: { getdents64: 61, gettid: 178, memfd_secret: 447, openat2: 437, statx: 291, userfaultfd: 282 },
+  x64: { getdents64: 217, gettid: 186, memfd_secret: 447, openat2: 437, ppoll: 271, statx: 332, userfaultfd: 323 },
+  arm64: { getdents64: 61, gettid: 178, memfd_secret: 447, openat2: 437, ppoll: 73, statx: 291, userfaultfd: 282 },
 };
 
 /** Whether this system is one that Xenolith runs on: Linux on little-endian x86-64 or arm64. */
