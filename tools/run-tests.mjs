@@ -17,9 +17,9 @@ const testsOf = (project, folder) => {
 };
 
 const wanted = process.argv.slice(2);
-const files = [...packages.flatMap((project) => testsOf(project, "test")), ...testsOf("tests", ".")]
-  .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
-  .toSorted();
+const files = [...packages.flatMap((project) => testsOf(project, "test")), ...testsOf("tests", ".")].filter(
+  (file) => wanted.length === 0 || wanted.some((part) => file.includes(part)),
+);
 if (files.length === 0) {
   console.error(`no compiled test matches ${wanted.join(" ")}`);
   process.exit(1);

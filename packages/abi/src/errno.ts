@@ -1,6 +1,7 @@
 import type { Brand } from "./brand.ts";
 
 // Xen's error numbers; Linux has the same. Source: xen/include/public/errno.h.
+
 export const EPERM = 1;
 export const ENOENT = 2;
 export const ESRCH = 3;

@@ -402,13 +402,6 @@ export {
   physdev_pirq_eoi_gmfn,
 } from "./physdev.ts";
 export {
-  HVMOP_set_param,
-  HVMOP_get_param,
-  HVMOP_set_pci_intx_level,
-  HVMOP_flush_tlbs,
-  HVMOP_get_time,
-  HVMOP_get_mem_type,
-  HVMOP_set_evtchn_upcall_vector,
   HVM_PARAM_CALLBACK_IRQ,
   HVM_PARAM_STORE_PFN,
   HVM_PARAM_STORE_EVTCHN,
@@ -439,10 +432,19 @@ export {
   HVM_PARAM_CALLBACK_TYPE_GSI,
   HVM_PARAM_CALLBACK_TYPE_PCI_INTX,
   HVM_PARAM_CALLBACK_TYPE_VECTOR,
+} from "./hvm-params.ts";
+export {
+  HVMOP_set_param,
+  HVMOP_get_param,
+  HVMOP_set_pci_intx_level,
+  HVMOP_flush_tlbs,
+  HVMOP_get_time,
+  HVMOP_get_mem_type,
+  HVMOP_set_evtchn_upcall_vector,
   xen_hvm_param,
   xen_hvm_get_time,
   xen_hvm_evtchn_upcall_vector,
-} from "./hvm.ts";
+} from "./hvm-op.ts";
 export {
   XENVER_version,
   XENVER_extraversion,
