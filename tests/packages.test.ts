@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { describe, it } from "node:test";
+
+const root = path.join(import.meta.dirname, "..", "..");
+
+interface Manifest {
+  readonly name: string;
+  readonly version: string;
+  readonly license: string;
+  readonly type: string;
+  readonly engines: { readonly node: string };
+  readonly files?: readonly string[];
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies?: Readonly<Record<string, string>>;
+}
+
+const manifestOf = (folder: string): Manifest =>
+  JSON.parse(readFileSync(path.join(root, folder, "package.json"), "utf8")) as Manifest;
+
+const layers = ["abi", "sys", "core", "loader", "host", "toolstack"];
+const workspace = manifestOf(".");
+
+const common = ({ version, license, type, engines }: Manifest): unknown => ({ version, license, type, engines });
+
+describe("packages", () => {
+  it("are the declared layers", () => {
+    assert.deepEqual(readdirSync(path.join(root, "packages")).toSorted(), layers.toSorted());
+  });
+
+  for (const [level, layer] of layers.entries()) {
+    const manifest = manifestOf(path.join("packages", layer));
+    it(`${layer} has the name, version, licence and engines of the workspace, and ships no tests`, () => {
+      assert.equal(manifest.name, `@xenolith/${layer}`);
+      assert.deepEqual(common(manifest), common(workspace));
+      const files = manifest.files ?? [];
+      assert.ok(files.includes("dist/src") && !files.includes("dist"));
+    });
+    it(`${layer} depends only on layers below it, and on exact versions`, () => {
+      for (const [dependency, version] of Object.entries(manifest.dependencies ?? {})) {
+        const [, sibling] = /^@xenolith\/(\w+)$/.exec(dependency) ?? [];
+        if (sibling === undefined) assert.match(version, /^\d+\.\d+\.\d+$/, dependency);
+        else assert.ok(layers.indexOf(sibling) < level && version === workspace.version, dependency);
+        assert.ok(dependency !== "koffi" || layer === "sys", "only sys calls C");
+      }
+    });
+  }
+
+  it("the tools of the workspace are pinned exactly", () => {
+    for (const [tool, version] of Object.entries(workspace.devDependencies ?? {})) assert.match(version, /^\d/, tool);
+  });
+});
