@@ -11,7 +11,7 @@
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runClang } from "@yowasp/clang";
+import { runClang, runLLVM } from "@yowasp/clang";
 
 const GUEST_DIRECTORY = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: xencc [--wasi] [-o OUT.wasm] [clang options] FILE.c...
@@ -50,7 +50,7 @@ const parse = (words) => {
  */
 export const compileGuest = async (sources, { wasi = false, flags = [] } = {}) => {
   const library = readdirSync(join(GUEST_DIRECTORY, "lib"))
-    .filter((name) => name.endsWith(".c") && !(wasi && ["start.c", "memory-functions.c"].includes(name)))
+    .filter((name) => name.endsWith(".c") && !(wasi && ["start.c", "memory-functions.c", "events.c"].includes(name)))
     .map((name) => `guest/lib/${name}`);
   const target = wasi
     ? ["--target=wasm32-wasip1"]
@@ -63,11 +63,10 @@ export const compileGuest = async (sources, { wasi = false, flags = [] } = {}) =
     .filter((name) => name.endsWith(".c"))
     .map((name) => `src/${name}`);
   const common = ["-O2", "-Wall", "-std=gnu17", "-Iguest/include", "-Isrc", "-Wl,-z,stack-size=65536"];
-  const linked = wasi ? [] : library;
-  const output = await runClang(
-    ["clang", ...target, ...common, ...flags, ...names, ...linked, "-o", "guest.wasm"],
-    files,
-  );
+  const words = ["clang", ...target, ...common, ...flags, ...names, ...library, "-o", "guest.wasm"];
+  // Loads the compiler without its progress report, which would go to stdout.
+  await runLLVM(null, {}, { fetchProgress: () => {} });
+  const output = await runClang(words, files);
   return output["guest.wasm"];
 };
 

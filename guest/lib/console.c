@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Console output through console_io, and the small printf. */
 #include <stdarg.h>
-#include <xenolith/console.h>
 #include <xenolith/guest.h>
 
 #define LINE_BYTES_MAX 1024

@@ -27,7 +27,7 @@ static volatile struct vcpu_info *vcpu(void) { return &shared()->vcpu_info[0]; }
 #error "the event library needs -matomics (xencc sets it)"
 #endif
 
-static uint32_t take_bits(volatile uint32_t *word, uint32_t bits) {
+static xen_ulong_t take_bits(volatile xen_ulong_t *word, xen_ulong_t bits) {
   return __atomic_fetch_and(word, ~bits, __ATOMIC_SEQ_CST) & bits;
 }
 
@@ -75,12 +75,12 @@ int xen_event_close(evtchn_port_t port) {
 
 static unsigned int serve_word(unsigned int word) {
   unsigned int served = 0;
-  uint32_t ready = shared()->evtchn_pending[word] & ~shared()->evtchn_mask[word];
+  xen_ulong_t ready = shared()->evtchn_pending[word] & ~shared()->evtchn_mask[word];
   while (ready != 0) {
-    unsigned int bit = (unsigned int)__builtin_ctz(ready);
+    unsigned int bit = (unsigned int)__builtin_ctzl(ready);
     evtchn_port_t port = word * WORD_BITS + bit;
     ready &= ready - 1;
-    if (take_bits(&shared()->evtchn_pending[word], 1u << bit) == 0 || handlers[port].handler == NULL) continue;
+    if (take_bits(&shared()->evtchn_pending[word], 1ul << bit) == 0 || handlers[port].handler == NULL) continue;
     handlers[port].handler(port, handlers[port].context);
     served++;
   }
@@ -91,9 +91,9 @@ unsigned int xen_event_dispatch(void) {
   unsigned int served = 0;
   while (vcpu()->evtchn_upcall_pending) {
     vcpu()->evtchn_upcall_pending = 0;
-    uint32_t selected = take_bits((volatile uint32_t *)&vcpu()->evtchn_pending_sel, ~0u);
+    xen_ulong_t selected = take_bits((volatile xen_ulong_t *)&vcpu()->evtchn_pending_sel, ~0u);
     while (selected != 0) {
-      served += serve_word((unsigned int)__builtin_ctz(selected));
+      served += serve_word((unsigned int)__builtin_ctzl(selected));
       selected &= selected - 1;
     }
   }
