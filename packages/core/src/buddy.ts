@@ -15,6 +15,8 @@ import { scrubRun } from "./scrub.ts";
 export interface FrameRun {
   mfn: number;
   count: number;
+  /** How many of them came out of a claim (accounting.ts). */
+  claimed: number;
 }
 
 /** Frames that nobody owns, claimed or not. */

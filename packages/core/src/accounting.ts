@@ -1,0 +1,194 @@
+/**
+ * Who owns how much. `totPages` counts the frames that a domain owns, until the last reference to each is gone;
+ * `maxPages` bounds it, and is looked at only where it grows. A claim sets free frames aside for a domain that is still
+ * being built; what it allocates uses the claim up.
+ *
+ * A domain's figures change under its pages lock, the sums under the allocator lock inside it.
+ * Source: spec of XENMEM and of XEN_DOMCTL_max_mem in xen/include/public/memory.h and domctl.h.
+ */
+import { E2BIG, EINVAL, ENOMEM, EPERM } from "@xenolith/abi";
+import assert from "node:assert/strict";
+import { ownRun, takeBlock, takeRun } from "./buddy.ts";
+import type { FrameRun } from "./buddy.ts";
+import { TOTAL_CLAIMED, TOTAL_FREE } from "./frame-table.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+
+/** Frames claimed by all domains and not yet allocated. */
+export const outstandingClaims = (hypervisor: Hypervisor): number =>
+  Atomics.load(hypervisor.frames.totals, TOTAL_CLAIMED);
+
+/**
+ * Allocates one contiguous run of at most `countMax` frames for the domain in `slot`, in its accounts and with one
+ * reference each, and says in `out` which. 0, -EINVAL: it is dying, -EPERM or -E2BIG: it owns all that it may, -ENOMEM:
+ * no frame is free of claims.
+ */
+export const allocateDomainRun = (
+  hypervisor: Hypervisor,
+  slot: number,
+  countMax: number,
+  out: FrameRun,
+): number => {
+  const { domains, frames, locks } = hypervisor;
+  const lock = locks.id("pages", slot);
+  locks.acquire(lock);
+  let result = checkRoom(hypervisor, slot, 1);
+  if (result === 0) {
+    const room = domains.maxPages[slot]! - domains.totPages[slot]!;
+    if (!takeUnclaimed(hypervisor, slot, Math.min(countMax, room), out)) result = -ENOMEM;
+  }
+  if (result === 0) {
+    ownRun(frames, out.mfn, out.count, slot + 1);
+    addPages(hypervisor, slot, out.count);
+  }
+  locks.release(lock);
+  return result;
+};
+
+/** As `allocateDomainRun`, but exactly one aligned block of 2^`order` frames. Returns its first frame or an errno. */
+export const allocateDomainBlock = (hypervisor: Hypervisor, slot: number, order: number): number => {
+  const { frames, locks } = hypervisor;
+  const count = 2 ** order;
+  const lock = locks.id("pages", slot);
+  locks.acquire(lock);
+  let result = checkRoom(hypervisor, slot, count);
+  if (result === 0) {
+    const allocator = locks.id("allocator");
+    locks.acquire(allocator);
+    result = availableTo(hypervisor, slot) >= count ? takeBlock(frames, order) : -1;
+    if (result >= 0) consumeClaim(hypervisor, slot, count);
+    else result = -ENOMEM;
+    locks.release(allocator);
+  }
+  if (result >= 0) {
+    ownRun(frames, result, count, slot + 1);
+    addPages(hypervisor, slot, count);
+  }
+  locks.release(lock);
+  return result;
+};
+
+/**
+ * Enters `count` frames, which the domain got by other means than allocation, in its accounts. 0, -EINVAL: it is dying
+ * or `count` is no number of frames, -EPERM: it owns more than it may already, -E2BIG: it would.
+ */
+export const assignPages = (hypervisor: Hypervisor, slot: number, count: number): number => {
+  const { locks } = hypervisor;
+  if (!Number.isSafeInteger(count) || count <= 0) return -EINVAL;
+  const lock = locks.id("pages", slot);
+  locks.acquire(lock);
+  const result = checkRoom(hypervisor, slot, count);
+  if (result === 0) {
+    const allocator = locks.id("allocator");
+    locks.acquire(allocator);
+    consumeClaim(hypervisor, slot, count);
+    locks.release(allocator);
+    addPages(hypervisor, slot, count);
+  }
+  locks.release(lock);
+  return result;
+};
+
+/** Takes `count` frames out of the domain's accounts. The last one gives up its hold on the domain's row. */
+export const unassignPages = (hypervisor: Hypervisor, slot: number, count: number): void => {
+  const { domains, locks } = hypervisor;
+  const lock = locks.id("pages", slot);
+  locks.acquire(lock);
+  assert(count > 0 && count <= domains.totPages[slot]!);
+  domains.totPages[slot]! -= count;
+  const isLast = domains.totPages[slot] === 0;
+  locks.release(lock);
+  if (isLast) Atomics.sub(domains.references, slot, 1);
+};
+
+/** Gives `claimed` frames of an allocation that was undone back to the domain's claim. */
+export const restoreClaim = (hypervisor: Hypervisor, slot: number, claimed: number): void => {
+  const { domains, frames, locks } = hypervisor;
+  if (claimed === 0) return;
+  const lock = locks.id("allocator");
+  locks.acquire(lock);
+  domains.claim[slot]! += claimed;
+  Atomics.add(frames.totals, TOTAL_CLAIMED, claimed);
+  locks.release(lock);
+};
+
+/**
+ * Sets memory aside so that the domain can come to own `pages` frames; 0 cancels its claim. 0, -EINVAL: there is a claim
+ * already, or `pages` is not between what it owns and what it may own, or it is dying, -ENOMEM: too little is free.
+ */
+export const setClaim = (hypervisor: Hypervisor, slot: number, pages: number): number => {
+  const { domains, frames, locks } = hypervisor;
+  const lock = locks.id("pages", slot);
+  const allocator = locks.id("allocator");
+  locks.acquire(lock);
+  locks.acquire(allocator);
+  const held = domains.claim[slot]!;
+  const total = domains.totPages[slot]!;
+  const wanted = pages - total;
+  let result = 0;
+  if (pages === 0) {
+    domains.claim[slot] = 0;
+    Atomics.sub(frames.totals, TOTAL_CLAIMED, held);
+  } else if (held !== 0 || !(pages > total && pages <= domains.maxPages[slot]!) || !isAlive(hypervisor, slot)) {
+    result = -EINVAL;
+  } else if (wanted > frames.totals[TOTAL_FREE]! - frames.totals[TOTAL_CLAIMED]!) {
+    result = -ENOMEM;
+  } else {
+    domains.claim[slot] = wanted;
+    Atomics.add(frames.totals, TOTAL_CLAIMED, wanted);
+  }
+  locks.release(allocator);
+  locks.release(lock);
+  return result;
+};
+
+/** Whether the domain in `slot` exists and is not dying: only then may it come to own more. */
+export const isAlive = (hypervisor: Hypervisor, slot: number): boolean => {
+  const state = hypervisor.domains.stateOf(slot);
+  return state !== "free" && state !== "dying" && state !== "dead";
+};
+
+/** Whether the domain may come to own `count` frames more. Written so that nothing can wrap. Under its pages lock. */
+const checkRoom = (hypervisor: Hypervisor, slot: number, count: number): number => {
+  const { domains } = hypervisor;
+  const max = domains.maxPages[slot]!;
+  const total = domains.totPages[slot]!;
+  if (!isAlive(hypervisor, slot)) return -EINVAL;
+  if (total > max) return -EPERM;
+  return count > max - total ? -E2BIG : 0;
+};
+
+/** Takes a run of frames that no other domain has claimed. Under the pages lock. False: there are none. */
+const takeUnclaimed = (hypervisor: Hypervisor, slot: number, countMax: number, out: FrameRun): boolean => {
+  const { frames, locks } = hypervisor;
+  const lock = locks.id("allocator");
+  locks.acquire(lock);
+  const count = Math.min(countMax, availableTo(hypervisor, slot));
+  const isTaken = count > 0 && takeRun(frames, count, out);
+  if (isTaken) out.claimed = consumeClaim(hypervisor, slot, out.count);
+  locks.release(lock);
+  return isTaken;
+};
+
+/** Free frames less what others have claimed. Under the allocator lock. */
+const availableTo = (hypervisor: Hypervisor, slot: number): number => {
+  const { domains, frames } = hypervisor;
+  return frames.totals[TOTAL_FREE]! - (frames.totals[TOTAL_CLAIMED]! - domains.claim[slot]!);
+};
+
+/** Uses up to `count` frames of the domain's claim; returns how many. Under the allocator lock. */
+const consumeClaim = (hypervisor: Hypervisor, slot: number, count: number): number => {
+  const { domains, frames } = hypervisor;
+  const used = Math.min(count, domains.claim[slot]!);
+  if (used === 0) return 0;
+  domains.claim[slot]! -= used;
+  Atomics.sub(frames.totals, TOTAL_CLAIMED, used);
+  return used;
+};
+
+/** The first page takes a reference on the domain's row, which keeps it while anything is owned. */
+const addPages = (hypervisor: Hypervisor, slot: number, count: number): void => {
+  const { domains } = hypervisor;
+  if (domains.totPages[slot] === 0) Atomics.add(domains.references, slot, 1);
+  domains.totPages[slot]! += count;
+  if (domains.totPages[slot]! > domains.peakPages[slot]!) domains.peakPages[slot] = domains.totPages[slot]!;
+};

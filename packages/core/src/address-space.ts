@@ -1,0 +1,188 @@
+/**
+ * Address spaces: the only code that changes a p2m, and with it the guest's page table. Each operation does both or
+ * neither, in at most one system call, and is charged for the mappings that it costs before it is made.
+ *
+ * The page table is changed first and the p2m after it, under the slot's p2m lock; readers of the p2m hold that lock.
+ * While no address space is attached (`spaceBase` 0) only the p2m changes; attaching replays it.
+ */
+import { ENOSPC } from "@xenolith/abi";
+import assert from "node:assert/strict";
+import type { Hypervisor } from "./hypervisor.ts";
+import {
+  isGuestWritable,
+  P2M_FOREIGN,
+  P2M_GRANT_RW,
+  P2M_HOLE,
+  P2M_RAM,
+  P2M_RAM_RO,
+  P2M_SPECIAL,
+  p2mEntry,
+} from "./p2m.ts";
+import { chargeVmas, merges, vmaDelta } from "./vma.ts";
+
+/** Types whose frame has one gfn at a time, kept in the frame table. */
+const HOME_TYPES = (1 << P2M_RAM) | (1 << P2M_RAM_RO) | (1 << P2M_SPECIAL);
+/** Types that count as writable mappings of another domain's frame. */
+const BORROWED_WRITABLE_TYPES = (1 << P2M_GRANT_RW) | (1 << P2M_FOREIGN);
+
+/** A run of frames and where it is to stand. */
+interface HookedRun {
+  readonly gfn: number;
+  readonly mfn: number;
+  readonly count: number;
+  readonly type: number;
+}
+
+/**
+ * Hooks frames `mfn` ... `mfn + count - 1` (of one bank) at `gfn` ..., in place of what stood there: the caller takes
+ * care of the frames that this displaces. Under the slot's p2m lock. 0, -ENOSPC: too many mappings, or the page table's
+ * errno; then nothing has changed.
+ */
+export const hookRun = (
+  hypervisor: Hypervisor,
+  slot: number,
+  gfn: number,
+  mfn: number,
+  count: number,
+  type: number,
+): number => hook(hypervisor, slot, { gfn, mfn, count, type }, false);
+
+/** As `hookRun`, to put back what an operation that failed had taken away: may use the reserve of mappings. */
+export const rehookRun = (
+  hypervisor: Hypervisor,
+  slot: number,
+  gfn: number,
+  mfn: number,
+  count: number,
+  type: number,
+): number => hook(hypervisor, slot, { gfn, mfn, count, type }, true);
+
+/**
+ * Makes `count` gfns from `gfn` holes; the caller takes care of the frames that stood there. `urgent` may use the
+ * reserve of mappings: for what must not fail because a guest spent its budget. Under the slot's p2m lock. 0, -ENOSPC,
+ * or the page table's errno; then nothing has changed.
+ */
+export const unhookRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number => {
+  const { domains, locks, p2m, platform } = hypervisor;
+  assert(locks.holds(locks.id("p2m", slot)));
+  assert(p2m.contains(gfn, count));
+  const delta = vmaDelta(hypervisor, slot, { gfn, count, first: P2M_HOLE, last: P2M_HOLE });
+  if (!chargeVmas(hypervisor, slot, delta, urgent)) return -ENOSPC;
+  const base = domains.spaceBase[slot]!;
+  const result = base === 0 ? 0 : platform.mmu.unmap(base, gfn, count);
+  if (result !== 0) {
+    chargeVmas(hypervisor, slot, -delta, true);
+    return result;
+  }
+  forgetRun(hypervisor, slot, gfn, count);
+  p2m.entries.fill(P2M_HOLE, p2m.at(slot, gfn), p2m.at(slot, gfn) + count);
+  return 0;
+};
+
+/**
+ * Gives the domain in `slot` an address space: gfn 0 is at host address `base`, and all of it is inaccessible so far.
+ * Hooks what the p2m holds already. 0, or the page table's errno; then nothing is attached.
+ */
+export const attachSpace = (hypervisor: Hypervisor, slot: number, base: number): number => {
+  const { domains, locks } = hypervisor;
+  assert(base > 0);
+  const lock = locks.id("p2m", slot);
+  locks.acquire(lock);
+  assert(domains.spaceBase[slot] === 0);
+  const result = replay(hypervisor, slot, base);
+  if (result === 0) domains.spaceBase[slot] = base;
+  locks.release(lock);
+  return result;
+};
+
+/**
+ * Takes the address space away: from now on the guest reaches no frame, and changes of the p2m make no system call.
+ * The p2m stays as it is. 0, or the page table's errno; then it is still attached.
+ */
+export const detachSpace = (hypervisor: Hypervisor, slot: number): number => {
+  const { domains, locks, platform } = hypervisor;
+  const lock = locks.id("p2m", slot);
+  locks.acquire(lock);
+  const base = domains.spaceBase[slot]!;
+  const end = domains.gfnEnd[slot]!;
+  const result = base === 0 || end === 0 ? 0 : platform.mmu.unmap(base, 0, end);
+  if (result === 0) domains.spaceBase[slot] = 0;
+  locks.release(lock);
+  return result;
+};
+
+const hook = (hypervisor: Hypervisor, slot: number, run: HookedRun, urgent: boolean): number => {
+  const { domains, locks, p2m, platform } = hypervisor;
+  const { gfn, mfn, count, type } = run;
+  assert(locks.holds(locks.id("p2m", slot)));
+  assert(p2m.contains(gfn, count));
+  const first = p2mEntry(mfn, type);
+  const delta = vmaDelta(hypervisor, slot, { gfn, count, first, last: p2mEntry(mfn + count - 1, type) });
+  if (!chargeVmas(hypervisor, slot, delta, urgent)) return -ENOSPC;
+  const base = domains.spaceBase[slot]!;
+  const result = base === 0 ? 0 : platform.mmu.map(base, gfn, mfn, count, isGuestWritable(first));
+  if (result !== 0) {
+    chargeVmas(hypervisor, slot, -delta, true);
+    return result;
+  }
+  forgetRun(hypervisor, slot, gfn, count);
+  recordRun(hypervisor, slot, run);
+  return 0;
+};
+
+/** Maps every run of the p2m. On failure makes all of it inaccessible again. */
+const replay = (hypervisor: Hypervisor, slot: number, base: number): number => {
+  const { domains, p2m, platform } = hypervisor;
+  const end = domains.gfnEnd[slot]!;
+  let gfn = 0;
+  while (gfn < end) {
+    const entry = p2m.get(slot, gfn);
+    const count = runLength(hypervisor, slot, gfn, end);
+    if (entry !== P2M_HOLE) {
+      const result = platform.mmu.map(base, gfn, entry >>> 4, count, isGuestWritable(entry));
+      if (result !== 0) {
+        if (gfn > 0) platform.mmu.unmap(base, 0, gfn);
+        return result;
+      }
+    }
+    gfn += count;
+  }
+  return 0;
+};
+
+/** Number of gfns from `gfn`, below `end`, that are one mapping. */
+const runLength = (hypervisor: Hypervisor, slot: number, gfn: number, end: number): number => {
+  const { p2m } = hypervisor;
+  let last = gfn;
+  while (last + 1 < end && merges(hypervisor, p2m.get(slot, last), p2m.get(slot, last + 1))) last += 1;
+  return last + 1 - gfn;
+};
+
+/** Takes the entries of a run out of the frame table. The entries themselves are overwritten by the caller. */
+const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number): void => {
+  const { frames, p2m } = hypervisor;
+  const { entries } = p2m;
+  const first = p2m.at(slot, gfn);
+  for (let index = 0; index < count; index += 1) {
+    const entry = entries[first + index]!;
+    if (entry === P2M_HOLE) continue;
+    const mfn = entry >>> 4;
+    if (((HOME_TYPES >>> (entry & 15)) & 1) !== 0) {
+      if (frames.gfn[mfn] === gfn + index + 1) frames.gfn[mfn] = 0;
+    } else if (((BORROWED_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0) Atomics.sub(frames.writable, mfn, 1);
+  }
+};
+
+const recordRun = (hypervisor: Hypervisor, slot: number, run: HookedRun): void => {
+  const { domains, frames, p2m } = hypervisor;
+  const { gfn, mfn, count, type } = run;
+  const { entries } = p2m;
+  const at = p2m.at(slot, gfn);
+  const isHome = ((HOME_TYPES >>> type) & 1) !== 0;
+  for (let index = 0; index < count; index += 1) entries[at + index] = p2mEntry(mfn + index, type);
+  for (let index = 0; isHome && index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
+  if (((BORROWED_WRITABLE_TYPES >>> type) & 1) !== 0) {
+    for (let index = 0; index < count; index += 1) Atomics.add(frames.writable, mfn + index, 1);
+  }
+  if (gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;
+};

@@ -1,0 +1,168 @@
+/**
+ * Giving a domain RAM and taking it back, in runs of guest frames: what populate_physmap, decrease_reservation,
+ * memory.grow and the domain builder are made of. Long runs are made in slices; between two slices no lock is held.
+ */
+import { allocateDomainRun, restoreClaim, unassignPages } from "./accounting.ts";
+import { hookRun, unhookRun } from "./address-space.ts";
+import { freeRun } from "./buddy.ts";
+import type { FrameRun } from "./buddy.ts";
+import { popUnhooked, releaseFrame } from "./frame-reference.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { isRam, P2M_HOLE, P2M_RAM } from "./p2m.ts";
+import { RAM_RUNS_MAX, RamRuns } from "./ram-runs.ts";
+
+/** Guest frames that one slice, one hold of the p2m lock, may change: 512 MiB. */
+export const SLICE_FRAMES_MAX = 131_072;
+
+/** What populating `count` gfns came to. */
+export interface Populated {
+  /** Gfns populated, counted from the first. */
+  count: number;
+  /** The gfn at which it stopped because something other than RAM stands there, or -1. */
+  blockedGfn: number;
+  /** Why it stopped, or 0: all of it is done, or something stands in the way. */
+  error: number;
+}
+
+const run: FrameRun = { mfn: 0, count: 0, claimed: 0 };
+const displaced = new RamRuns();
+const removed = new RamRuns();
+
+/**
+ * Populates `count` gfns from `gfn` with zeroed RAM of the domain in `slot`, in as few contiguous machine runs as there
+ * are. RAM that stands there already is unhooked and stays owned. Stops at the first failure and says so in `outcome`.
+ */
+export const populateRun = (
+  hypervisor: Hypervisor,
+  slot: number,
+  gfn: number,
+  count: number,
+  outcome: Populated,
+): void => {
+  const { locks, p2m } = hypervisor;
+  const lock = locks.id("p2m", slot);
+  const end = Math.min(gfn + count, p2m.gfnCount);
+  outcome.count = 0;
+  outcome.blockedGfn = -1;
+  outcome.error = 0;
+  while (gfn + outcome.count < end && outcome.error === 0 && outcome.blockedGfn < 0) {
+    locks.acquire(lock);
+    populateSlice(hypervisor, slot, gfn + outcome.count, end, outcome);
+    locks.release(lock);
+  }
+};
+
+/**
+ * Takes `count` gfns from `gfn` away from the domain in `slot` and frees their frames, or lets go of those that others
+ * still hold. Returns how many were taken: fewer when one is not RAM or too many mappings would be needed.
+ */
+export const depopulateRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number): number => {
+  const { locks, p2m } = hypervisor;
+  const lock = locks.id("p2m", slot);
+  const end = Math.min(gfn + count, p2m.gfnCount);
+  let at = gfn;
+  while (at < end) {
+    locks.acquire(lock);
+    const found = removed.collect(hypervisor, slot, at, Math.min(end - at, SLICE_FRAMES_MAX));
+    const isUnhooked = found > 0 && unhookRun(hypervisor, slot, at, found) === 0;
+    if (isUnhooked) removed.drop(hypervisor);
+    locks.release(lock);
+    if (!isUnhooked) break;
+    removed.free(hypervisor, slot);
+    at += found;
+  }
+  return at - gfn;
+};
+
+/**
+ * Takes everything away from a dying domain, at most `frameCount` gfns and frames at a time, from the top. True when
+ * nothing is left but frames that others hold. The address space is detached; `gfnEnd` is the cursor.
+ */
+export const relinquishMemory = (hypervisor: Hypervisor, slot: number, frameCount: number): boolean => {
+  const { domains, locks } = hypervisor;
+  const lock = locks.id("p2m", slot);
+  let left = frameCount;
+  while (left > 0 && domains.gfnEnd[slot]! > 0) {
+    locks.acquire(lock);
+    left -= relinquishTop(hypervisor, slot, Math.min(left, RAM_RUNS_MAX));
+    locks.release(lock);
+    removed.free(hypervisor, slot);
+  }
+  for (; left > 0; left -= 1) {
+    const mfn = popUnhooked(hypervisor, slot);
+    if (mfn < 0) return domains.gfnEnd[slot] === 0;
+    releaseFrame(hypervisor, slot, mfn);
+  }
+  return false;
+};
+
+/** Populates up to one slice from `gfn`, adding to `outcome`. Under the p2m lock. */
+const populateSlice = (hypervisor: Hypervisor, slot: number, gfn: number, end: number, outcome: Populated): void => {
+  const entry = hypervisor.p2m.get(slot, gfn);
+  if (entry !== P2M_HOLE && !isRam(entry)) {
+    outcome.blockedGfn = gfn;
+    return;
+  }
+  const sliceMax = Math.min(end - gfn, SLICE_FRAMES_MAX);
+  const limit = entry === P2M_HOLE ? holeLength(hypervisor, slot, gfn, sliceMax) : Math.min(sliceMax, RAM_RUNS_MAX);
+  let done = 0;
+  while (done < limit && outcome.error === 0) {
+    const placed = populateOnce(hypervisor, slot, gfn + done, limit - done);
+    if (placed < 0) outcome.error = placed;
+    else if (placed === 0) break;
+    else done += placed;
+  }
+  outcome.count += done;
+};
+
+/** Allocates one machine run and hooks it; returns its length, or an errno with nothing changed. */
+const populateOnce = (hypervisor: Hypervisor, slot: number, gfn: number, countMax: number): number => {
+  const isHole = hypervisor.p2m.get(slot, gfn) === P2M_HOLE;
+  const length = isHole ? countMax : displaced.collect(hypervisor, slot, gfn, countMax);
+  if (length === 0) return 0;
+  const allocated = allocateDomainRun(hypervisor, slot, length, run);
+  if (allocated !== 0) return allocated;
+  if (!isHole) displaced.collect(hypervisor, slot, gfn, run.count);
+  const result = hookRun(hypervisor, slot, gfn, run.mfn, run.count, P2M_RAM);
+  if (result !== 0) {
+    giveBack(hypervisor, slot);
+    return result;
+  }
+  if (!isHole) displaced.keep(hypervisor, slot);
+  return run.count;
+};
+
+/** Undoes the allocation in `run`. */
+const giveBack = (hypervisor: Hypervisor, slot: number): void => {
+  hypervisor.frames.refs.fill(0, run.mfn, run.mfn + run.count);
+  freeRun(hypervisor, run.mfn, run.count);
+  restoreClaim(hypervisor, slot, run.claimed);
+  unassignPages(hypervisor, slot, run.count);
+};
+
+/** How many gfns from `gfn`, at most `countMax`, are holes. */
+const holeLength = (hypervisor: Hypervisor, slot: number, gfn: number, countMax: number): number => {
+  const { entries } = hypervisor.p2m;
+  const first = hypervisor.p2m.at(slot, gfn);
+  let at = first;
+  while (at < first + countMax && entries[at] === P2M_HOLE) at += 1;
+  return at - first;
+};
+
+/** Unhooks up to `countMax` gfns below `gfnEnd` and lowers it; leaves their RAM in `removed`. Under the p2m lock. */
+const relinquishTop = (hypervisor: Hypervisor, slot: number, countMax: number): number => {
+  const { domains, p2m } = hypervisor;
+  const end = domains.gfnEnd[slot]!;
+  let gfn = end;
+  const lowest = Math.max(0, end - countMax);
+  const isTopRam = isRam(p2m.get(slot, end - 1));
+  while (gfn > lowest && isRam(p2m.get(slot, gfn - 1)) === isTopRam) gfn -= 1;
+  removed.collect(hypervisor, slot, gfn, isTopRam ? end - gfn : 0);
+  if (unhookRun(hypervisor, slot, gfn, end - gfn, true) === 0) {
+    removed.drop(hypervisor);
+    domains.gfnEnd[slot] = gfn;
+  } else {
+    removed.collect(hypervisor, slot, gfn, 0);
+  }
+  return end - gfn;
+};

@@ -1,0 +1,71 @@
+/**
+ * Counting mappings (VMAs). The kernel keeps one for each run of neighbouring pages that come from consecutive places
+ * of one file with one protection, and one for each run of absent pages. Their number is limited for the whole process
+ * (`vm.max_map_count`), and at the limit even taking a page away fails. So each domain has a budget, all domains
+ * together have a limit, and a reserve above it is kept for what must not fail: taking pages away from a guest that
+ * did not ask for it.
+ *
+ * `domains.vmaCount` is the number of places in the address space where two neighbours do not merge: one less than the
+ * mappings that the kernel keeps for it. It changes before the page table does, under the slot's p2m lock.
+ */
+import { TOTAL_VMAS } from "./frame-table.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { isGuestWritable, P2M_HOLE, P2M_SECRET } from "./p2m.ts";
+
+/** Mappings that all domains use, as counted in `domains.vmaCount`. */
+export const vmaTotal = (hypervisor: Hypervisor): number => Atomics.load(hypervisor.frames.totals, TOTAL_VMAS);
+
+/** Whether the kernel keeps one mapping for two neighbouring gfns with these p2m entries. */
+export const merges = (hypervisor: Hypervisor, entry: number, next: number): boolean => {
+  if (entry === P2M_HOLE || next === P2M_HOLE) return entry === next;
+  const mfn = next >>> 4;
+  if (mfn !== (entry >>> 4) + 1 || (mfn & (hypervisor.geometry.framesPerBank - 1)) === 0) return false;
+  if (((entry & 15) === P2M_SECRET) !== ((next & 15) === P2M_SECRET)) return false;
+  return isGuestWritable(entry) === isGuestWritable(next);
+};
+
+/** Places in the gfns `first` - 1 ... `last` where two neighbours do not merge. Ends of the address space are none. */
+export const countBoundaries = (hypervisor: Hypervisor, slot: number, first: number, last: number): number => {
+  const { entries, gfnCount } = hypervisor.p2m;
+  const base = slot * gfnCount;
+  const end = base + Math.min(last, gfnCount - 1);
+  let count = 0;
+  let before = entries[base + Math.max(first, 1) - 1]!;
+  for (let at = base + Math.max(first, 1); at <= end; at += 1) {
+    const entry = entries[at]!;
+    if ((entry | before) !== 0 && !merges(hypervisor, before, entry)) count += 1;
+    before = entry;
+  }
+  return count;
+};
+
+/** How many mappings more there are when `count` gfns from `gfn` become one run, `first` ... `last` (or all holes: 0). */
+export const vmaDelta = (
+  hypervisor: Hypervisor,
+  slot: number,
+  range: { readonly gfn: number; readonly count: number; readonly first: number; readonly last: number },
+): number => {
+  const { p2m } = hypervisor;
+  const end = range.gfn + range.count;
+  const before = countBoundaries(hypervisor, slot, range.gfn, end);
+  const left = range.gfn > 0 && !merges(hypervisor, p2m.get(slot, range.gfn - 1), range.first);
+  const right = end < p2m.gfnCount && !merges(hypervisor, range.last, p2m.get(slot, end));
+  return Number(left) + Number(right) - before;
+};
+
+/**
+ * Charges `delta` mappings to the domain in `slot`. Refuses what exceeds its budget or the limit of all; when `urgent`,
+ * only what exceeds limit and reserve. A negative `delta` always succeeds.
+ */
+export const chargeVmas = (hypervisor: Hypervisor, slot: number, delta: number, urgent: boolean): boolean => {
+  const { domains, frames, geometry } = hypervisor;
+  const limit = urgent ? geometry.vmaLimit + geometry.vmaReserve : geometry.vmaLimit;
+  if (delta > 0 && !urgent && domains.vmaCount[slot]! + delta > domains.vmaBudget[slot]!) return false;
+  const before = Atomics.add(frames.totals, TOTAL_VMAS, delta);
+  if (delta > 0 && before + delta > limit) {
+    Atomics.sub(frames.totals, TOTAL_VMAS, delta);
+    return false;
+  }
+  domains.vmaCount[slot]! += delta;
+  return true;
+};
