@@ -19,7 +19,7 @@ const platformOf = (name) => {
     os: systems.filter((system) => words.includes(system)),
   };
   if (found.cpu.length !== 1 || found.os.length !== 1) throw new Error(`cannot tell the platform of ${name}`);
-  return { ...found, ...(libc === undefined ? {} : { libc }) };
+  return libc === undefined ? found : { ...found, libc };
 };
 
 const added = [];
@@ -28,8 +28,9 @@ for (const [parent, entry] of Object.entries(lockfile.packages)) {
     const place = `node_modules/${name}`;
     if (place in lockfile.packages || `${parent}/${place}` in lockfile.packages) continue;
     if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`${name}: ${version} is not an exact version`);
-    const dev = entry.dev === true ? { dev: true } : {};
-    added.push([place, { version, ...dev, optional: true, ...platformOf(name) }]);
+    const entryHere = { ...platformOf(name), ...(entry.dev === true ? { dev: true } : {}), optional: true };
+    const inOrder = Object.entries(entryHere).toSorted(([a], [b]) => a.localeCompare(b, "en"));
+    added.push([place, { version, ...Object.fromEntries(inOrder) }]);
   }
 }
 
