@@ -11,7 +11,8 @@
 import { constants } from "node:os";
 import { closeDescriptor, type MemoryRange } from "./descriptor.ts";
 import { modeAt } from "./file-status.ts";
-import { bind, lazily, NativeBuffer, resultOf } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, resultOf } from "./libc.ts";
 import { NativePath, type PathText } from "./native-path.ts";
 import { openBeneath, OpenFlag, withParent } from "./open-beneath.ts";
 

@@ -8,7 +8,8 @@
  * Source: read(2), pread(2), fcntl(2), lseek(2), fallocate(2), posix_fadvise(3), pipe(2), close(2).
  */
 import assert from "node:assert/strict";
-import { bind, lazily, NativeBuffer, resultOf, retried } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, resultOf, retried } from "./libc.ts";
 
 const F_GETFL = 3;
 const F_SETFL = 4;

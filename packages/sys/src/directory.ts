@@ -4,7 +4,8 @@
  * Source: getdents(2), struct linux_dirent64.
  */
 import { seek, Whence } from "./descriptor.ts";
-import { lazily, NativeBuffer, rawSystemCall } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { NativeBuffer, rawSystemCall } from "./libc.ts";
 import { systemCallNumbers } from "./platform.ts";
 
 /** What a directory entry is: Linux's `DT_*`. Some file systems say UNKNOWN: ask for the status then. */

@@ -4,7 +4,8 @@
  * Source: statx(2), utimensat(2).
  */
 import { closeDescriptor } from "./descriptor.ts";
-import { bind, lazily, NativeBuffer, rawSystemCall, resultOf } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, rawSystemCall, resultOf } from "./libc.ts";
 import type { PathText } from "./native-path.ts";
 import { openBeneath, OpenFlag } from "./open-beneath.ts";
 import { systemCallNumbers } from "./platform.ts";

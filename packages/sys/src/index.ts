@@ -36,7 +36,14 @@ export { setTimes, setTimesBeneath, statusBeneath, statusOf } from "./file-statu
 export type { FileStatus, TimeChange, TimeChanges } from "./file-status.ts";
 export { IoVector } from "./io-vector.ts";
 export { addressOf, NativeBuffer } from "./libc.ts";
-export { machineMemory, memfdResidentBytes, openDescriptorCount, overcommitMode, resourceLimit } from "./machine.ts";
+export {
+  forbidCoreDumps,
+  machineMemory,
+  memfdResidentBytes,
+  openDescriptorCount,
+  overcommitMode,
+  resourceLimit,
+} from "./machine.ts";
 export type { MachineMemory, OvercommitMode, Resource, ResourceLimit } from "./machine.ts";
 export {
   Advice,
@@ -61,8 +68,13 @@ export { openBeneath, OpenFlag, withParent } from "./open-beneath.ts";
 export type { OpenOptions } from "./open-beneath.ts";
 export { peerCredentials } from "./peer-credentials.ts";
 export type { PeerCredentials } from "./peer-credentials.ts";
-export { isSupportedPlatform, PAGE_BYTES } from "./platform.ts";
+export type { Platform } from "./platform.ts";
+export { capabilities } from "./probe.ts";
+export type { Capability, CapabilityState } from "./probe.ts";
+export { PAGE_BYTES, platformRefusal, thisPlatform } from "./platform.ts";
 export { PollSet, Readiness } from "./poll-set.ts";
 export { check, errnoName, SystemCallError } from "./system-call-error.ts";
 export type { SystemCallArguments } from "./system-call-error.ts";
 export { threadCpuTimeNs, threadId } from "./thread.ts";
+export { tryTraps } from "./trap-probe.ts";
+export type { TrapOutcome } from "./trap-probe.ts";

@@ -11,18 +11,13 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
+import { lazily } from "./lazily.ts";
 import { systemCallNumbers } from "./platform.ts";
 
 type Koffi = typeof import("koffi").default;
 
 /** A C function of numbers. 64-bit arguments that may not fit a number can be given as bigint. */
 export type NativeFunction = (...values: readonly (number | bigint)[]) => number;
-
-/** Makes a value on first use and keeps it. */
-export const lazily = <T>(make: () => T): (() => T) => {
-  let made: T | undefined;
-  return () => (made ??= make());
-};
 
 /** koffi, loaded on first use: it takes 15 ms once per process, which commands that map nothing should not pay. */
 export const koffi = lazily((): Koffi => {

@@ -5,7 +5,8 @@
  */
 import { fstatSync, readdirSync, readFileSync } from "node:fs";
 import { kibibyteTable } from "./address-space.ts";
-import { bind, lazily, NativeBuffer, resultOf } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, resultOf } from "./libc.ts";
 import { check } from "./system-call-error.ts";
 
 export interface MachineMemory {
@@ -56,6 +57,16 @@ export const resourceLimit = (resource: Resource): ResourceLimit => {
   // SAFETY: the kernel writes two 8-byte words to a native buffer that holds two.
   check(resultOf(getrlimit()(resources[resource], address)), "getrlimit", { resource });
   return { soft: limitAt(view, 0), hard: limitAt(view, 8) };
+};
+
+const setrlimit = bind("int setrlimit(int, uintptr_t)");
+
+/** Makes sure that this process and its children leave no core file, which would hold every guest's memory. */
+export const forbidCoreDumps = (): void => {
+  const { address, bytes } = limitPair();
+  bytes.fill(0);
+  // SAFETY: the kernel reads two 8-byte words from a native buffer that holds two.
+  check(resultOf(setrlimit()(resources.CORE, address)), "setrlimit", { resource: "CORE" });
 };
 
 const limitPair = lazily(() => new NativeBuffer(16));

@@ -6,8 +6,11 @@
  * the caller reserved for itself and still keeps, normally a 4 GiB shared WebAssembly memory that somebody references.
  * MAP_FIXED replaces whatever is there without asking, so a stale base address destroys somebody else's memory.
  *
- * Errors that matter: `ENOMEM` when the process is at `vm.max_map_count` (also for `unmap` and `protect`, which may
- * have to split a mapping), `EINVAL` for a bad alignment or offset, `EBADF`, `EACCES` when the descriptor does not
+ * At `vm.max_map_count` every `mapFrames` and `reserve` fails with `ENOMEM`, also one that would only replace a mapping
+ * or make fewer of them; `protect`, `advise` and `unmap` fail only if they would have to split a mapping. So a page that
+ * is a mapping of its own can still be taken away then by `protect` with PROT_NONE.
+ *
+ * Other errors: `EINVAL` for a bad alignment or offset, `EBADF`, `EACCES` when the descriptor does not
  * allow the protection, `EPERM` when a seal forbids it, `EAGAIN` when locked memory would exceed RLIMIT_MEMLOCK.
  *
  * Source: mmap(2), mprotect(2), madvise(2).

@@ -7,7 +7,8 @@
 import { constants as fileConstants } from "node:fs";
 import { constants } from "node:os";
 import { closeDescriptor } from "./descriptor.ts";
-import { lazily, NativeBuffer, rawSystemCall } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { NativeBuffer, rawSystemCall } from "./libc.ts";
 import { NativePath, type PathText } from "./native-path.ts";
 import { systemCallNumbers } from "./platform.ts";
 

@@ -1,4 +1,5 @@
-import { bind, lazily, NativeBuffer, resultOf } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, resultOf } from "./libc.ts";
 
 /** Who is at the other end of a Unix socket, as the kernel recorded it when it connected. */
 export interface PeerCredentials {

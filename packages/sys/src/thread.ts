@@ -4,7 +4,8 @@
  * Source: gettid(2), clock_gettime(2), clock_getcpuclockid(3).
  */
 import assert from "node:assert/strict";
-import { bind, lazily, NativeBuffer, rawSystemCall, resultOf } from "./libc.ts";
+import { lazily } from "./lazily.ts";
+import { bind, NativeBuffer, rawSystemCall, resultOf } from "./libc.ts";
 import { systemCallNumbers } from "./platform.ts";
 
 const NS_PER_SECOND = 1_000_000_000;
