@@ -58,6 +58,8 @@ export const DOMAIN_FLAG_CRASHED = 4;
 export const CRASH_REASON_BYTES = 256;
 /** Number of domids (u16 values below the reserved ones). */
 export const DOMID_COUNT = 0x7ff0;
+/** In `slotByDomid`: the domid is taken by a domain that is not there yet or no more. */
+export const DOMID_RETIRED = 0xffff;
 /** Slot of the control domain; its domid is 0 too. */
 export const DOM0_SLOT = 0;
 
@@ -94,9 +96,9 @@ export class DomainTable {
   readonly createdNs: Float64Array;
   readonly handle: Uint8Array;
   readonly crashReason: Uint8Array;
-  /** domid -> slot + 1, or 0. */
+  /** domid -> slot + 1, or 0, or DOMID_RETIRED. */
   readonly slotByDomid: Uint16Array;
-  /** [0] generation last given out, [1] domid last given out, [2] grace epoch, [3] 1 = a VIRQ_DOM_EXC is due. */
+  /** [0] generation last given out, [1] domid last given out, [2] grace epoch. */
   readonly serial: Uint32Array;
   /** What guests gave the hypervisor reason to note. */
   readonly trace: TraceTable;
@@ -137,13 +139,15 @@ export class DomainTable {
     this.handle = arena.u8(count * 16);
     this.crashReason = arena.u8(count * CRASH_REASON_BYTES);
     this.slotByDomid = arena.u16(DOMID_COUNT);
-    this.serial = arena.u32(4);
+    this.serial = arena.u32(3);
     this.trace = new TraceTable(arena, geometry);
   }
 
-  /** Slot of the live domain called `domid`, or -1. */
+  /** Slot of the domain called `domid`, zombies included, or -1. */
   slotOf(domid: number): number {
-    return domid < DOMID_COUNT ? Atomics.load(this.slotByDomid, domid) - 1 : -1;
+    if (!(domid >= 0 && domid < DOMID_COUNT)) return -1;
+    const slot = Atomics.load(this.slotByDomid, domid) - 1;
+    return slot < this.slotCount ? slot : -1;
   }
 
   /** State of the domain in `slot`. */

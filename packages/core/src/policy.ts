@@ -1,201 +1,16 @@
 /**
- * Who may do what: one row per operation, and the check that every hypercall passes before it takes a lock, allocates
- * or notes anything. Where the domain acted upon stands in the guest's arguments, the handler reads them and calls
- * `resolveDomain` with the access that its row names; `PRIV` is checked at the door.
- *
- *     HOOK      everyone
- *     TARGET    the domain itself, the device model whose target it is, a privileged domain
- *     DM_PRIV   the device model whose target it is, a privileged domain
- *     XS_PRIV   the xenstore domain, a privileged domain
- *     PRIV      a privileged domain
- *     TEXT      everyone; those without privilege get a placeholder text
- *     ABSENT    nobody: there is no such operation here (-ENOSYS)
- *
- * Source: the default policy in xen/include/xsm/dummy.h, restated.
+ * The checks of the policy (policy-table.ts): one at the door of every hypercall, before it takes a lock, allocates or
+ * notes anything, and one for the domain that a guest names in its arguments.
  */
 import * as abi from "@xenolith/abi";
 import type { HypercallName } from "@xenolith/abi";
 import type { Cpu } from "./cpu.ts";
 import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-
-/** Classes of callers. */
-export const ACCESS_CLASSES = ["HOOK", "TARGET", "DM_PRIV", "XS_PRIV", "PRIV", "TEXT", "ABSENT"] as const;
-/** One class of callers. */
-export type Access = (typeof ACCESS_CLASSES)[number];
-
-/** Policy of one hypercall: one class for all of it, or one per command (its first argument). */
-export interface HypercallPolicy {
-  readonly whole?: Access;
-  readonly commands?: Readonly<Record<number, Access>>;
-  /** Bits of the first argument that are the command; all of them by default. */
-  readonly commandMask?: number;
-}
+import { policy } from "./policy-table.ts";
+import type { Access, HypercallPolicy } from "./policy-table.ts";
 
 const { ESRCH, EPERM } = abi;
-
-/** The policy of each hypercall. What is not here, or not in `commands`, does not exist: -ENOSYS. */
-export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
-  memory_op: {
-    commandMask: abi.MEMOP_CMD_MASK,
-    commands: {
-      [abi.XENMEM_increase_reservation]: "TARGET",
-      [abi.XENMEM_decrease_reservation]: "TARGET",
-      [abi.XENMEM_maximum_ram_page]: "HOOK",
-      [abi.XENMEM_current_reservation]: "TARGET",
-      [abi.XENMEM_maximum_reservation]: "TARGET",
-      [abi.XENMEM_machphys_mfn_list]: "ABSENT",
-      [abi.XENMEM_populate_physmap]: "TARGET",
-      [abi.XENMEM_add_to_physmap]: "TARGET",
-      [abi.XENMEM_memory_map]: "HOOK",
-      [abi.XENMEM_machine_memory_map]: "PRIV",
-      [abi.XENMEM_exchange]: "TARGET",
-      [abi.XENMEM_machphys_mapping]: "ABSENT",
-      [abi.XENMEM_set_memory_map]: "TARGET",
-      [abi.XENMEM_maximum_gpfn]: "TARGET",
-      [abi.XENMEM_remove_from_physmap]: "TARGET",
-      [abi.XENMEM_set_pod_target]: "PRIV",
-      [abi.XENMEM_get_pod_target]: "PRIV",
-      [abi.XENMEM_get_sharing_freed_pages]: "HOOK",
-      [abi.XENMEM_get_sharing_shared_pages]: "HOOK",
-      [abi.XENMEM_paging_op]: "ABSENT",
-      [abi.XENMEM_access_op]: "ABSENT",
-      [abi.XENMEM_sharing_op]: "ABSENT",
-      [abi.XENMEM_add_to_physmap_batch]: "TARGET",
-      [abi.XENMEM_claim_pages]: "PRIV",
-      [abi.XENMEM_machphys_compat_mfn_list]: "ABSENT",
-      [abi.XENMEM_get_vnumainfo]: "TARGET",
-      [abi.XENMEM_reserved_device_memory_map]: "HOOK",
-      [abi.XENMEM_acquire_resource]: "DM_PRIV",
-    },
-  },
-  multicall: { whole: "HOOK" },
-  set_timer_op: { whole: "HOOK" },
-  xen_version: {
-    commands: {
-      [abi.XENVER_version]: "HOOK",
-      [abi.XENVER_extraversion]: "HOOK",
-      [abi.XENVER_compile_info]: "HOOK",
-      [abi.XENVER_capabilities]: "HOOK",
-      [abi.XENVER_changeset]: "HOOK",
-      [abi.XENVER_platform_parameters]: "HOOK",
-      [abi.XENVER_get_features]: "HOOK",
-      [abi.XENVER_pagesize]: "HOOK",
-      [abi.XENVER_guest_handle]: "HOOK",
-      [abi.XENVER_commandline]: "TEXT",
-      [abi.XENVER_build_id]: "PRIV",
-      [abi.XENVER_extraversion2]: "HOOK",
-      [abi.XENVER_capabilities2]: "HOOK",
-      [abi.XENVER_changeset2]: "HOOK",
-      [abi.XENVER_commandline2]: "TEXT",
-    },
-  },
-  console_io: { commands: { [abi.CONSOLEIO_write]: "HOOK", [abi.CONSOLEIO_read]: "PRIV" } },
-  grant_table_op: { whole: "ABSENT" },
-  vm_assist: { whole: "ABSENT" },
-  vcpu_op: {
-    commands: {
-      [abi.VCPUOP_initialise]: "HOOK",
-      [abi.VCPUOP_up]: "HOOK",
-      [abi.VCPUOP_down]: "HOOK",
-      [abi.VCPUOP_is_up]: "HOOK",
-      [abi.VCPUOP_get_runstate_info]: "HOOK",
-      [abi.VCPUOP_register_runstate_memory_area]: "HOOK",
-      [abi.VCPUOP_set_periodic_timer]: "HOOK",
-      [abi.VCPUOP_stop_periodic_timer]: "HOOK",
-      [abi.VCPUOP_set_singleshot_timer]: "HOOK",
-      [abi.VCPUOP_stop_singleshot_timer]: "HOOK",
-      [abi.VCPUOP_register_vcpu_info]: "HOOK",
-      [abi.VCPUOP_send_nmi]: "HOOK",
-      [abi.VCPUOP_get_physid]: "HOOK",
-      [abi.VCPUOP_register_vcpu_time_memory_area]: "HOOK",
-      [abi.VCPUOP_register_runstate_phys_area]: "HOOK",
-      [abi.VCPUOP_register_vcpu_time_phys_area]: "HOOK",
-    },
-  },
-  xsm_op: { whole: "ABSENT" },
-  sched_op: {
-    commands: {
-      [abi.SCHEDOP_yield]: "HOOK",
-      [abi.SCHEDOP_block]: "HOOK",
-      [abi.SCHEDOP_shutdown]: "HOOK",
-      [abi.SCHEDOP_poll]: "HOOK",
-      [abi.SCHEDOP_remote_shutdown]: "DM_PRIV",
-      [abi.SCHEDOP_shutdown_code]: "HOOK",
-      [abi.SCHEDOP_watchdog]: "HOOK",
-      [abi.SCHEDOP_pin_override]: "PRIV",
-    },
-  },
-  callback_op: { whole: "ABSENT" },
-  event_channel_op: {
-    commands: {
-      [abi.EVTCHNOP_bind_interdomain]: "HOOK",
-      [abi.EVTCHNOP_bind_virq]: "HOOK",
-      [abi.EVTCHNOP_bind_pirq]: "HOOK",
-      [abi.EVTCHNOP_close]: "HOOK",
-      [abi.EVTCHNOP_send]: "HOOK",
-      [abi.EVTCHNOP_status]: "TARGET",
-      [abi.EVTCHNOP_alloc_unbound]: "TARGET",
-      [abi.EVTCHNOP_bind_ipi]: "HOOK",
-      [abi.EVTCHNOP_bind_vcpu]: "HOOK",
-      [abi.EVTCHNOP_unmask]: "HOOK",
-      [abi.EVTCHNOP_reset]: "TARGET",
-      [abi.EVTCHNOP_init_control]: "HOOK",
-      [abi.EVTCHNOP_expand_array]: "HOOK",
-      [abi.EVTCHNOP_set_priority]: "HOOK",
-    },
-  },
-  physdev_op: {
-    commands: {
-      [abi.PHYSDEVOP_IRQ_UNMASK_NOTIFY]: "HOOK",
-      [abi.PHYSDEVOP_irq_status_query]: "HOOK",
-      [abi.PHYSDEVOP_set_iopl]: "HOOK",
-      [abi.PHYSDEVOP_set_iobitmap]: "HOOK",
-      [abi.PHYSDEVOP_apic_read]: "PRIV",
-      [abi.PHYSDEVOP_apic_write]: "PRIV",
-      [abi.PHYSDEVOP_alloc_irq_vector]: "PRIV",
-      [abi.PHYSDEVOP_free_irq_vector]: "HOOK",
-      [abi.PHYSDEVOP_eoi]: "HOOK",
-      [abi.PHYSDEVOP_map_pirq]: "DM_PRIV",
-      [abi.PHYSDEVOP_unmap_pirq]: "DM_PRIV",
-      [abi.PHYSDEVOP_manage_pci_add]: "PRIV",
-      [abi.PHYSDEVOP_manage_pci_remove]: "PRIV",
-      [abi.PHYSDEVOP_pirq_eoi_gmfn_v1]: "HOOK",
-      [abi.PHYSDEVOP_restore_msi]: "PRIV",
-      [abi.PHYSDEVOP_manage_pci_add_ext]: "PRIV",
-      [abi.PHYSDEVOP_setup_gsi]: "PRIV",
-      [abi.PHYSDEVOP_get_free_pirq]: "HOOK",
-      [abi.PHYSDEVOP_pci_mmcfg_reserved]: "PRIV",
-      [abi.PHYSDEVOP_pci_device_add]: "PRIV",
-      [abi.PHYSDEVOP_pci_device_remove]: "PRIV",
-      [abi.PHYSDEVOP_restore_msi_ext]: "PRIV",
-      [abi.PHYSDEVOP_pirq_eoi_gmfn_v2]: "HOOK",
-      [abi.PHYSDEVOP_dbgp_op]: "PRIV",
-      [abi.PHYSDEVOP_prepare_msix]: "PRIV",
-      [abi.PHYSDEVOP_release_msix]: "PRIV",
-      [abi.PHYSDEVOP_pci_device_reset]: "PRIV",
-    },
-  },
-  hvm_op: {
-    commands: {
-      [abi.HVMOP_set_param]: "TARGET",
-      [abi.HVMOP_get_param]: "TARGET",
-      [abi.HVMOP_set_pci_intx_level]: "ABSENT",
-      [abi.HVMOP_flush_tlbs]: "HOOK",
-      [abi.HVMOP_get_time]: "HOOK",
-      [abi.HVMOP_get_mem_type]: "TARGET",
-      [abi.HVMOP_set_evtchn_upcall_vector]: "HOOK",
-    },
-  },
-  // Their commands stand in memory, behind a version that is checked first: see domctl.ts and sysctl.ts.
-  sysctl: { whole: "HOOK" },
-  domctl: { whole: "HOOK" },
-  kexec_op: { whole: "PRIV" },
-  argo_op: { whole: "ABSENT" },
-  xenpmu_op: { whole: "ABSENT" },
-  dm_op: { whole: "ABSENT" },
-  hypfs_op: { whole: "ABSENT" },
-};
 
 /** Whether the domain in `slot` may do everything: dom0 and delegated toolstacks. */
 export const isPrivileged = (hypervisor: Hypervisor, slot: number): boolean =>
@@ -222,9 +37,57 @@ export const resolveDomain = (cpu: Cpu, domid: number, access: Access): number =
   return mayAct(hypervisor, cpu.slot, slot, access) ? slot : -EPERM;
 };
 
-/** Counts and notes a refusal. */
-export const countDenied = (cpu: Cpu, number: number, command: number): void => {
+/** Counts and notes a refusal; returns -EPERM. */
+export const countDenied = (cpu: Cpu, number: number, command: number): number => {
   const { domains, platform } = cpu.hypervisor;
   domains.denied[cpu.slot]! += 1;
   domains.trace.note(cpu.slot, "denied", { nowNs: platform.now(), first: number, second: command });
+  return -EPERM;
+};
+
+/** What the door has to know about an operation. */
+const DOOR_OPEN = 0;
+const DOOR_PRIVILEGED = 1;
+const DOOR_ABSENT = 2;
+const DOOR_BY_COMMAND = 3;
+const HYPERCALL_COUNT = 64;
+
+const doorOf = (access: Access | undefined): number =>
+  access === undefined || access === "ABSENT" ? DOOR_ABSENT : access === "PRIV" ? DOOR_PRIVILEGED : DOOR_OPEN;
+
+const byNumber: readonly (HypercallPolicy | undefined)[] = Array.from({ length: HYPERCALL_COUNT }, (_, number) => {
+  const found = Object.entries(abi.hypercalls).find(([, row]) => row.number === number);
+  return found === undefined ? undefined : policy[found[0] as HypercallName];
+});
+const doors = Uint8Array.from(byNumber, (row) =>
+  row?.commands === undefined ? doorOf(row?.whole) : DOOR_BY_COMMAND,
+);
+const masks = Uint32Array.from(byNumber, (row) => row?.commandMask ?? 0xffff_ffff);
+const commandDoors: readonly Uint8Array[] = byNumber.map((row) => {
+  const commands = Object.entries(row?.commands ?? {});
+  const table = new Uint8Array(Math.max(0, ...commands.map(([command]) => Number(command) + 1))).fill(DOOR_ABSENT);
+  for (const [command, access] of commands) table[Number(command)] = doorOf(access);
+  return table;
+});
+
+/**
+ * The check at the door: 0, -ENOSYS: there is no such hypercall or command, -EPERM: it is for privileged domains.
+ * Takes no lock and allocates nothing unless it refuses.
+ */
+export const authorise = (cpu: Cpu, number: number, first: number): number => {
+  let door = number < HYPERCALL_COUNT ? doors[number]! : DOOR_ABSENT;
+  if (door === DOOR_BY_COMMAND) {
+    const command = (first & masks[number]!) >>> 0;
+    const table = commandDoors[number]!;
+    door = command < table.length ? table[command]! : DOOR_ABSENT;
+  }
+  if (door === DOOR_OPEN) return 0;
+  if (door === DOOR_PRIVILEGED) return isPrivileged(cpu.hypervisor, cpu.slot) ? 0 : countDenied(cpu, number, first);
+  noteUnknown(cpu, number, first);
+  return -abi.ENOSYS;
+};
+
+const noteUnknown = (cpu: Cpu, number: number, command: number): void => {
+  const { domains, platform } = cpu.hypervisor;
+  domains.trace.note(cpu.slot, "unknown-hypercall", { nowNs: platform.now(), first: number, second: command });
 };

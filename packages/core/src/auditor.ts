@@ -1,0 +1,15 @@
+/**
+ * The auditor: recomputes from scratch what the tables say, and tells every difference. For tests after each operation,
+ * and for `xl debug audit`. The hypervisor must be at rest: no thread but the caller's is inside it.
+ */
+import { auditDomains } from "./audit-domains.ts";
+import { auditEvents } from "./audit-events.ts";
+import { auditMemory } from "./audit-memory.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+
+/** All findings, one sentence each; empty when everything agrees. */
+export const audit = (hypervisor: Hypervisor): string[] => [
+  ...auditDomains(hypervisor),
+  ...auditMemory(hypervisor),
+  ...auditEvents(hypervisor),
+];

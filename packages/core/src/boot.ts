@@ -1,0 +1,39 @@
+/**
+ * The first moments of a hypervisor: free frames, and the control domain. Done once, by the control domain's thread,
+ * over zeroed storage; threads that attach later find everything there.
+ */
+import assert from "node:assert/strict";
+import { allocateFrames, layFreeFrames } from "./buddy.ts";
+import type { Cpu } from "./cpu.ts";
+import { fillRow, publishDomain } from "./domain-create.ts";
+import { DOM0_SLOT } from "./domain-table.ts";
+import { createCpu } from "./hypercall.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { moveDomain } from "./lifecycle.ts";
+import { VCPU_RUNNING, VCPU_STARTED } from "./vcpu-table.ts";
+
+/**
+ * Lays out the free frames and makes dom0: privileged, running, with one vCPU that is the calling thread, and a ceiling
+ * of all machine memory. Returns dom0's calling side.
+ */
+export const initialise = (hypervisor: Hypervisor): Cpu => {
+  const { domains, geometry, vcpus } = hypervisor;
+  assert(domains.stateOf(DOM0_SLOT) === "free", "a hypervisor is initialised once");
+  layFreeFrames(hypervisor);
+  const moved = moveDomain(domains, DOM0_SLOT, "reserve");
+  assert(moved);
+  const frame = allocateFrames(hypervisor, 0);
+  assert(frame >= 0, "a machine needs a frame for dom0");
+  domains.generation[DOM0_SLOT] = Atomics.add(domains.serial, 0, 1) + 1;
+  fillRow(hypervisor, DOM0_SLOT, { vcpus: 1, privileged: true }, frame);
+  domains.maxPages[DOM0_SLOT] = geometry.machineFrames;
+  publishDomain(hypervisor, DOM0_SLOT);
+  const index = vcpus.index(DOM0_SLOT, 0);
+  vcpus.flags[index] = VCPU_STARTED;
+  Atomics.store(vcpus.state, index, VCPU_RUNNING);
+  for (const event of ["created", "unpause"] as const) {
+    const isLegal = moveDomain(domains, DOM0_SLOT, event);
+    assert(isLegal);
+  }
+  return createCpu(hypervisor, DOM0_SLOT, 0);
+};

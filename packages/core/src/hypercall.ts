@@ -1,0 +1,126 @@
+/**
+ * The entry of the hypervisor: every hypercall of every guest comes through `hypercall`, in this order: is there stack
+ * enough, may this vCPU go on (gate), does the operation exist and may the caller use it (policy), the handler, out of
+ * the gate again. Arguments become unsigned here; a handler never sees a negative one.
+ */
+import * as abi from "@xenolith/abi";
+import assert from "node:assert/strict";
+import { consoleIo } from "./console-op.ts";
+import type { Cpu, Handler } from "./cpu.ts";
+import { domctl } from "./domctl.ts";
+import { eventChannelOp } from "./event-channel-op.ts";
+import { enterGate, leaveGate } from "./gate.ts";
+import { GuestMemory } from "./guest-memory.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { hvmOp } from "./hvm-op.ts";
+import { memoryOp } from "./memory-op.ts";
+import { runBatch } from "./multicall.ts";
+import { physdevOp } from "./physdev-op.ts";
+import { authorise } from "./policy.ts";
+import { schedOp } from "./sched-op.ts";
+import { setTimerOp } from "./timers.ts";
+import { probeStack } from "./stack-probe.ts";
+import { sysctl } from "./sysctl.ts";
+import { vcpuOp } from "./vcpu-op.ts";
+import { versionWithoutMemory, xenVersion } from "./version-op.ts";
+
+/** One past the highest hypercall number. */
+export const HYPERCALL_COUNT = 64;
+
+const { EINVAL, ENOSYS } = abi;
+
+/** A list of hypercalls in the guest's memory; see multicall.ts. A list in a list is refused. */
+const multicall: Handler = (cpu, list, count) => runBatch(cpu, list, count, dispatchElement);
+
+const handlers: Readonly<Record<number, Handler>> = {
+  [abi.__HYPERVISOR_memory_op]: memoryOp,
+  [abi.__HYPERVISOR_multicall]: multicall,
+  [abi.__HYPERVISOR_set_timer_op]: setTimerOp,
+  [abi.__HYPERVISOR_xen_version]: xenVersion,
+  [abi.__HYPERVISOR_console_io]: consoleIo,
+  [abi.__HYPERVISOR_vcpu_op]: vcpuOp,
+  [abi.__HYPERVISOR_sched_op]: schedOp,
+  [abi.__HYPERVISOR_event_channel_op]: eventChannelOp,
+  [abi.__HYPERVISOR_physdev_op]: physdevOp,
+  [abi.__HYPERVISOR_hvm_op]: hvmOp,
+  [abi.__HYPERVISOR_sysctl]: sysctl,
+  [abi.__HYPERVISOR_domctl]: domctl,
+};
+
+/** Handler of each hypercall number; undefined: -ENOSYS. */
+export const hypercallTable: readonly (Handler | undefined)[] = Array.from(
+  { length: HYPERCALL_COUNT },
+  (_, number) => handlers[number],
+);
+
+/** The calling side of vCPU `vcpu` of the domain in `slot`. One per vCPU thread; dom0 has one on the control thread. */
+export const createCpu = (hypervisor: Hypervisor, slot: number, vcpu: number): Cpu => ({
+  hypervisor,
+  slot,
+  domid: hypervisor.domains.domid[slot]!,
+  vcpu,
+  index: hypervisor.vcpus.index(slot, vcpu),
+  memory: new GuestMemory(hypervisor, slot),
+});
+
+/**
+ * Makes a hypercall as `cpu`. Any number and any arguments are allowed. Returns what the guest gets: a result >= 0 or a
+ * negative errno. On a vCPU thread that is to stop it does not return.
+ */
+export const hypercall = (cpu: Cpu, number: number, a: number, b: number, c: number, d: number, e: number): number => {
+  const { vcpus } = cpu.hypervisor;
+  if (number === abi.__HYPERVISOR_xen_version && vcpus.gate[cpu.index] === 0) {
+    const answer = versionWithoutMemory(cpu, a, b);
+    if (answer !== 0) return answer;
+  }
+  enterHypercall(cpu);
+  const result = dispatch(cpu, number >>> 0, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
+  leaveHypercall(cpu);
+  return result;
+};
+
+/**
+ * Enters the hypervisor for one operation: throws the engine's RangeError before anything is done when the stack is
+ * nearly full, and parks while the domain is paused. Must be followed by `leaveHypercall`.
+ */
+export const enterHypercall = (cpu: Cpu): void => {
+  probeStack();
+  const { vcpus, domains, platform } = cpu.hypervisor;
+  enterGate(vcpus.gate, cpu.index, platform);
+  domains.hypercalls[cpu.slot]! += 1;
+};
+
+/** Leaves the hypervisor. A vCPU that is to pause or stop does so here, before it runs guest code again. */
+export const leaveHypercall = (cpu: Cpu): void => {
+  const { vcpus, platform } = cpu.hypervisor;
+  leaveGate(vcpus.gate, cpu.index, platform);
+  if (vcpus.gate[cpu.index] === 0) return;
+  enterGate(vcpus.gate, cpu.index, platform);
+  leaveGate(vcpus.gate, cpu.index, platform);
+};
+
+/** Checks and makes one hypercall, inside the gate. Arguments are unsigned. */
+const dispatch: Dispatch = (cpu, number, a, b, c, d, e) => {
+  const refused = authorise(cpu, number, a);
+  if (refused !== 0) return refused;
+  const handler = hypercallTable[number];
+  if (handler === undefined) return -ENOSYS;
+  const result = handler(cpu, a, b, c, d, e);
+  assert(typeof result === "number");
+  return result;
+};
+
+/** A hypercall that stands in a list. */
+const dispatchElement: Dispatch = (cpu, number, a, b, c, d, e) =>
+  number === abi.__HYPERVISOR_multicall ? -EINVAL : dispatch(cpu, number, a, b, c, d, e);
+
+/** A hypercall with its number. */
+export type Dispatch = (
+  cpu: Cpu,
+  number: number,
+  a: number,
+  b: number,
+  c: number,
+  d: number,
+  e: number,
+) => number;

@@ -1,0 +1,69 @@
+// The hypervisor: machine and guest memory, domains, events, policy, hypercalls. No I/O, clock, randomness or FFI.
+
+// What a hypervisor is made of, and what it asks of the thread that executes it.
+export type { Platform, Mmu } from "./platform.ts";
+export type { Geometry } from "./geometry.ts";
+export { productionGeometry } from "./geometry.ts";
+export type { HypervisorStorage, ThreadContext } from "./hypervisor.ts";
+export { controlBytes, Hypervisor } from "./hypervisor.ts";
+export { initialise } from "./boot.ts";
+export { audit } from "./auditor.ts";
+export {
+  ATTENTION_CONSOLE,
+  ATTENTION_DOMAIN,
+  ATTENTION_EVENT,
+  ATTENTION_REQUEST,
+  ATTENTION_TIMER,
+} from "./attention.ts";
+export {
+  enterGate,
+  GATE_DOWN,
+  GATE_IN,
+  GATE_PAUSE,
+  GATE_STOP,
+  leaveGate,
+  requestGate,
+  withdrawGate,
+} from "./gate.ts";
+
+// Domains.
+export { DOM0_SLOT, DOMAIN_STATES } from "./domain-table.ts";
+export type { DomainState } from "./domain-table.ts";
+export { DOMAIN_EVENTS, nextState } from "./lifecycle.ts";
+export type { DomainEvent } from "./lifecycle.ts";
+export { createDomain, VMA_BUDGET_DEFAULT } from "./domain-create.ts";
+export type { DomainSpec } from "./domain-create.ts";
+export {
+  crashDomain,
+  crashReason,
+  domainQuiet,
+  findDomain,
+  MAX_PAGES_MAX,
+  pauseDomain,
+  PAUSE_COUNT_MAX,
+  recordShutdownCode,
+  requestVcpus,
+  resumeDomain,
+  setHandle,
+  setMaxPages,
+  setTarget,
+  shutdownDomain,
+  unpauseDomain,
+  vcpuThreadGone,
+  vcpuThreadStarted,
+} from "./domain-ops.ts";
+export { beginDestroy, continueDestroy, reapDomains, reapStage, REAP_SLICE, REAP_STAGES } from "./domain-reap.ts";
+export type { ReapStage } from "./domain-reap.ts";
+export { domainInfo, listDomains } from "./domain-info.ts";
+export type { DomainInfo } from "./domain-info.ts";
+export { TRACE_EVENTS } from "./trace-table.ts";
+export type { TraceEvent, TraceRecord } from "./trace-table.ts";
+export { CONSOLE_LINE_BYTES, CONSOLE_RING_BYTES } from "./console-table.ts";
+
+// Hypercalls.
+export type { Cpu, Handler } from "./cpu.ts";
+export { createCpu, enterHypercall, hypercall, HYPERCALL_COUNT, hypercallTable, leaveHypercall } from "./hypercall.ts";
+export { probeStack, STACK_PROBE_BYTES } from "./stack-probe.ts";
+export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
+export { ACCESS_CLASSES, policy } from "./policy-table.ts";
+export type { Access, HypercallPolicy } from "./policy-table.ts";
