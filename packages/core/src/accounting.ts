@@ -68,6 +68,38 @@ export const allocateDomainBlock = (hypervisor: Hypervisor, slot: number, order:
 };
 
 /**
+ * Allocates one block of 2^`order` frames that will take the place of as many others of the domain: its, with one
+ * reference each, but not counted. Returns its first frame, -EINVAL: the domain is dying, or -ENOMEM.
+ */
+export const allocateReplacement = (hypervisor: Hypervisor, slot: number, order: number): number => {
+  const { frames, locks } = hypervisor;
+  const count = 2 ** order;
+  const lock = locks.id("pages", slot);
+  const allocator = locks.id("allocator");
+  locks.acquire(lock);
+  let result = isAlive(hypervisor, slot) ? -ENOMEM : -EINVAL;
+  if (result === -ENOMEM) {
+    locks.acquire(allocator);
+    const mfn = availableTo(hypervisor, slot) >= count ? takeBlock(frames, order) : -1;
+    locks.release(allocator);
+    if (mfn >= 0) {
+      ownRun(frames, mfn, count, slot + 1);
+      result = mfn;
+    }
+  }
+  locks.release(lock);
+  return result;
+};
+
+/** Counts `count` frames that could not be taken back from the domain: it has them, whatever it may have. */
+export const countPages = (hypervisor: Hypervisor, slot: number, count: number): void => {
+  const lock = hypervisor.locks.id("pages", slot);
+  hypervisor.locks.acquire(lock);
+  addPages(hypervisor, slot, count);
+  hypervisor.locks.release(lock);
+};
+
+/**
  * Enters `count` frames, which the domain got by other means than allocation, in its accounts. 0, -EINVAL: it is dying
  * or `count` is no number of frames, -EPERM: it owns more than it may already, -E2BIG: it would.
  */

@@ -19,6 +19,7 @@
  */
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
+import { MemoryMapTable } from "./memory-map-table.ts";
 
 /** Owner of frames that belong to no domain: shared_info, later grant tables. */
 export const HYPERVISOR_OWNER = 0xffff_ffff;
@@ -58,6 +59,8 @@ export class FrameTable {
   readonly freeHead: Uint32Array;
   /** See TOTAL_*. */
   readonly totals: Int32Array;
+  /** What each domain is told about its address space. */
+  readonly memoryMaps: MemoryMapTable;
   /** Rows. */
   readonly count: number;
   readonly framesPerBank: number;
@@ -76,6 +79,7 @@ export class FrameTable {
     this.order = arena.u8(count);
     this.freeHead = arena.u32(FRAME_ORDER_COUNT);
     this.totals = arena.i32(4);
+    this.memoryMaps = new MemoryMapTable(arena, geometry);
   }
 
   /** Bank of `mfn`. */

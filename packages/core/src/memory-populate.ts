@@ -2,7 +2,7 @@
  * Giving a domain RAM and taking it back, in runs of guest frames: what populate_physmap, decrease_reservation,
  * memory.grow and the domain builder are made of. Long runs are made in slices; between two slices no lock is held.
  */
-import { allocateDomainRun, restoreClaim, unassignPages } from "./accounting.ts";
+import { allocateDomainRun, restoreClaim, setClaim, unassignPages } from "./accounting.ts";
 import { hookRun, unhookRun } from "./address-space.ts";
 import { freeRun } from "./buddy.ts";
 import type { FrameRun } from "./buddy.ts";
@@ -81,6 +81,8 @@ export const depopulateRun = (hypervisor: Hypervisor, slot: number, gfn: number,
 export const relinquishMemory = (hypervisor: Hypervisor, slot: number, frameCount: number): boolean => {
   const { domains, locks } = hypervisor;
   const lock = locks.id("p2m", slot);
+  setClaim(hypervisor, slot, 0);
+  hypervisor.frames.memoryMaps.count[slot] = 0;
   let left = frameCount;
   while (left > 0 && domains.gfnEnd[slot]! > 0) {
     locks.acquire(lock);

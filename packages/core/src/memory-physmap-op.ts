@@ -1,0 +1,85 @@
+/**
+ * The hypercalls of memory-physmap.ts: XENMEM_add_to_physmap, XENMEM_add_to_physmap_batch, XENMEM_remove_from_physmap.
+ */
+import {
+  EFAULT,
+  EINVAL,
+  ENOSYS,
+  EOPNOTSUPP,
+  xen_add_to_physmap,
+  xen_add_to_physmap_batch,
+  xen_remove_from_physmap,
+  XENMAPSPACE_gmfn,
+  XENMAPSPACE_gmfn_foreign,
+  XENMAPSPACE_gmfn_range,
+} from "@xenolith/abi";
+import type { Cpu } from "./cpu.ts";
+import { ExtentList } from "./extent-list.ts";
+import { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
+import { resolveDomain } from "./policy.ts";
+
+const indexes = new ExtentList();
+const gfns = new ExtentList();
+
+/** XENMEM_add_to_physmap: one page, or `size` pages of XENMAPSPACE_gmfn_range up to the first that fails. */
+export const addToPhysmapOp = (cpu: Cpu, argument: number): number => {
+  const { memory, hypervisor } = cpu;
+  if (!memory.fetch(argument, xen_add_to_physmap.sizeBytes)) return -EFAULT;
+  const view = memory.scratch;
+  const size = xen_add_to_physmap.size.get(view, 0);
+  const space = xen_add_to_physmap.space.get(view, 0);
+  const index = xen_add_to_physmap.idx.get(view, 0);
+  const gfn = xen_add_to_physmap.gpfn.get(view, 0);
+  const slot = resolveDomain(cpu, xen_add_to_physmap.domid.get(view, 0), "TARGET");
+  if (slot < 0) return slot;
+  if (space === XENMAPSPACE_gmfn_foreign) return -ENOSYS;
+  if (space !== XENMAPSPACE_gmfn_range) return addToPhysmap(hypervisor, slot, space, index, gfn);
+  for (let page = 0; page < size; page += 1) {
+    const result = addToPhysmap(hypervisor, slot, XENMAPSPACE_gmfn, index + page, gfn + page);
+    if (result !== 0) return result;
+  }
+  return 0;
+};
+
+/** XENMEM_add_to_physmap_batch: pages named in two lists, the result of each in a third. */
+export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
+  const { memory, hypervisor } = cpu;
+  if (!memory.fetch(argument, xen_add_to_physmap_batch.sizeBytes)) return -EFAULT;
+  const view = memory.scratch;
+  const space = xen_add_to_physmap_batch.space.get(view, 0);
+  const size = xen_add_to_physmap_batch.size.get(view, 0);
+  const foreign = xen_add_to_physmap_batch.u.foreign_domid.get(view, 0);
+  const errors = xen_add_to_physmap_batch.errs.get(view, 0);
+  const areInside =
+    indexes.open(memory, xen_add_to_physmap_batch.idxs.get(view, 0), size) &&
+    gfns.open(memory, xen_add_to_physmap_batch.gpfns.get(view, 0), size);
+  const slot = resolveDomain(cpu, xen_add_to_physmap_batch.domid.get(view, 0), "TARGET");
+  if (slot < 0) return slot;
+  if (space === XENMAPSPACE_gmfn_range) return -EOPNOTSUPP;
+  if (space === XENMAPSPACE_gmfn_foreign) return refuseForeign(cpu, slot, foreign);
+  if (!areInside || !memory.accessible(errors, size * 4, true)) return -EFAULT;
+  for (let item = 0; item < size; item += 1) {
+    const index = indexes.next();
+    const gfn = gfns.next();
+    if (index < 0 || gfn < 0) return -EFAULT;
+    const result = addToPhysmap(hypervisor, slot, space, index, gfn);
+    if (!memory.writeU32(errors + item * 4, result >>> 0)) return -EFAULT;
+  }
+  return 0;
+};
+
+/** XENMEM_remove_from_physmap. */
+export const removeFromPhysmapOp = (cpu: Cpu, argument: number): number => {
+  const { memory, hypervisor } = cpu;
+  if (!memory.fetch(argument, xen_remove_from_physmap.sizeBytes)) return -EFAULT;
+  const gfn = xen_remove_from_physmap.gpfn.get(memory.scratch, 0);
+  const slot = resolveDomain(cpu, xen_remove_from_physmap.domid.get(memory.scratch, 0), "TARGET");
+  return slot < 0 ? slot : removeFromPhysmap(hypervisor, slot, gfn);
+};
+
+/** Pages of another domain: who may not have them is told so; for the others there is no such mapping yet. */
+const refuseForeign = (cpu: Cpu, slot: number, domid: number): number => {
+  const foreign = resolveDomain(cpu, domid, "DM_PRIV");
+  if (foreign < 0) return foreign;
+  return foreign === slot ? -EINVAL : -EOPNOTSUPP;
+};
