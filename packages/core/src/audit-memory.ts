@@ -46,7 +46,7 @@ export const auditMemory = (hypervisor: Hypervisor): string[] => {
   for (let slot = 0; slot < domains.slotCount; slot += 1) {
     auditP2m(recount, slot);
     auditUnhooked(recount, slot);
-    countVcpuInfo(recount, slot);
+    countRegistered(recount, slot);
   }
   for (let mfn = 0; mfn < frames.count; mfn += 1) auditFrame(recount, mfn);
   auditTotals(recount);
@@ -125,13 +125,12 @@ const auditUnhooked = (recount: Recount, slot: number): void => {
   }
 };
 
-/** A registered vcpu_info outside shared_info holds a reference on its frame. */
-const countVcpuInfo = (recount: Recount, slot: number): void => {
-  const { domains, vcpus } = recount.hypervisor;
-  for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) {
-    const mfn = Math.floor(vcpus.vcpuInfo[vcpus.index(slot, vcpu)]! / 4096);
-    if (mfn > 0 && mfn !== domains.sharedInfo[slot]! - 1) recount.references[mfn]! += 1;
-  }
+/** A registered vcpu_info and a registered page of pirq flags hold a reference on their frames. */
+const countRegistered = (recount: Recount, slot: number): void => {
+  const { domains, pirqs, vcpus } = recount.hypervisor;
+  const held = [pirqs.eoiFrame[slot]!];
+  for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) held.push(vcpus.infoFrame[vcpus.index(slot, vcpu)]!);
+  for (const link of held) if (link !== 0) recount.references[link - 1]! += 1;
 };
 
 const auditFrame = (recount: Recount, mfn: number): void => {

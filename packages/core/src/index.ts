@@ -67,3 +67,37 @@ export { probeStack, STACK_PROBE_BYTES } from "./stack-probe.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
 export { ACCESS_CLASSES, policy } from "./policy-table.ts";
 export type { Access, HypercallPolicy } from "./policy-table.ts";
+
+// Machine memory.
+export { FrameTable, HYPERVISOR_OWNER } from "./frame-table.ts";
+export { allocateFrames, freeFrameCount, freeFrames, layFreeFrames } from "./buddy.ts";
+export { DirectMap, FRAME_BYTES } from "./direct-map.ts";
+export { GuestMemory, SCRATCH_BYTES } from "./guest-memory.ts";
+export {
+  P2M_FOREIGN,
+  P2M_GRANT_RO,
+  P2M_GRANT_RW,
+  P2M_HOLE,
+  P2M_RAM,
+  P2M_RAM_RO,
+  P2M_SECRET,
+  P2M_SPECIAL,
+  P2m,
+  p2mMfn,
+  p2mType,
+} from "./p2m.ts";
+export { attachSpace, detachSpace, hookRun, unhookRun } from "./address-space.ts";
+export { vmaTotal } from "./vma.ts";
+export { assignPages, outstandingClaims, setClaim, unassignPages } from "./accounting.ts";
+export { addReference, getFrame, putFrame } from "./frame-reference.ts";
+export { depopulateRun, populateRun, relinquishMemory } from "./memory-populate.ts";
+export type { Populated } from "./memory-populate.ts";
+export { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
+export { memoryOp } from "./memory-op.ts";
+export { auditMemory } from "./audit-memory.ts";
+
+// For tests and simulation.
+export { FakeMmu } from "./fake-mmu.ts";
+export type { MmuCall } from "./fake-mmu.ts";
+export { createTestHypervisor, FakePlatform, ParkedError, testGeometry } from "./fake-platform.ts";
+export type { FakeWait, TestHypervisor } from "./fake-platform.ts";
