@@ -29,7 +29,7 @@ export const initialise = (hypervisor: Hypervisor): Cpu => {
   domains.maxPages[DOM0_SLOT] = geometry.machineFrames;
   publishDomain(hypervisor, DOM0_SLOT);
   const index = vcpus.index(DOM0_SLOT, 0);
-  vcpus.flags[index] = VCPU_STARTED;
+  vcpus.flags[index]! |= VCPU_STARTED;
   Atomics.store(vcpus.state, index, VCPU_RUNNING);
   for (const event of ["created", "unpause"] as const) {
     const isLegal = moveDomain(domains, DOM0_SLOT, event);

@@ -10,7 +10,7 @@ import { FRAME_BYTES } from "./direct-map.ts";
 import { GATE_PAUSE } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
-import { VCPU_DOWN, VCPU_OFFLINE } from "./vcpu-table.ts";
+import { VCPU_DOWN, VCPU_INITIALISED, VCPU_OFFLINE } from "./vcpu-table.ts";
 
 /** What a new domain is like. */
 export interface DomainSpec {
@@ -168,7 +168,7 @@ const freeSlot = (hypervisor: Hypervisor): number => {
   return -1;
 };
 
-/** vCPUs at birth: down, held at their gates, their vcpu_info in shared_info. */
+/** vCPUs at birth: held at their gates, the first one up, their vcpu_info in shared_info. */
 const fillVcpus = (hypervisor: Hypervisor, slot: number, frame: number): void => {
   const { domains, vcpus, platform } = hypervisor;
   const now = platform.now();
@@ -178,7 +178,7 @@ const fillVcpus = (hypervisor: Hypervisor, slot: number, frame: number): void =>
     for (const column of zeroAtBirth(hypervisor)) column[index] = 0;
     vcpus.timeInState.fill(0, index * 4, index * 4 + 4);
     vcpus.state[index] = VCPU_OFFLINE;
-    vcpus.flags[index] = VCPU_DOWN;
+    vcpus.flags[index] = vcpu === 0 ? VCPU_INITIALISED : VCPU_DOWN;
     vcpus.vcpuInfo[index] = frame * FRAME_BYTES + vcpu * VCPU_INFO_BYTES;
     vcpus.stateSinceNs[index] = now;
     domains.gateSeen[index] = domains.serial[GRACE_EPOCH]!;

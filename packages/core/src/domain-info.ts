@@ -6,7 +6,8 @@ import { DOMAIN_FLAG_CRASHED, DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } fro
 import type { DomainState } from "./domain-table.ts";
 import { crashReason } from "./domain-ops.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { VCPU_BLOCKED, VCPU_OFFLINE, VCPU_RUNNING } from "./vcpu-table.ts";
+import { onlineVcpuCount } from "./vcpu-life.ts";
+import { VCPU_BLOCKED, VCPU_RUNNING } from "./vcpu-table.ts";
 
 /** A domain at one moment. Pages are of 4 KiB, times in nanoseconds. */
 export interface DomainInfo {
@@ -64,7 +65,7 @@ export const domainInfo = (hypervisor: Hypervisor, slot: number): DomainInfo => 
     vmaCount: domains.vmaCount[slot]!,
     vmaBudget: domains.vmaBudget[slot]!,
     vcpuCount: domains.vcpuCount[slot]!,
-    onlineVcpuCount: countVcpus(hypervisor, slot, isOnline),
+    onlineVcpuCount: onlineVcpuCount(hypervisor, slot),
     hypercalls: domains.hypercalls[slot]!,
     denied: domains.denied[slot]!,
     events: domains.events[slot]!,
@@ -115,7 +116,7 @@ export const writeDomainInfo = (hypervisor: Hypervisor, slot: number, view: Data
   info.outstanding_pages.set(view, at, domains.claim[slot]!);
   info.shared_info_frame.set(view, at, Math.max(0, domains.sharedInfo[slot]! - 1));
   info.cpu_time.set(view, at, Math.floor(cpuTime(hypervisor, slot)));
-  info.nr_online_vcpus.set(view, at, countVcpus(hypervisor, slot, isOnline));
+  info.nr_online_vcpus.set(view, at, onlineVcpuCount(hypervisor, slot));
   info.max_vcpu_id.set(view, at, Math.max(0, domains.vcpuCount[slot]! - 1));
   for (let i = 0; i < 16; i += 1) view.setUint8(at + info.handle.offset + i, domains.handle[slot * 16 + i]!);
   info.gpaddr_bits.set(view, at, 32);
@@ -129,7 +130,6 @@ const cpuTime = (hypervisor: Hypervisor, slot: number): number => {
   return sum;
 };
 
-const isOnline = (state: number): boolean => state !== VCPU_OFFLINE;
 const isRunning = (state: number): boolean => state === VCPU_RUNNING;
 const isSleeping = (state: number): boolean => state === VCPU_BLOCKED;
 

@@ -1,23 +1,21 @@
 /**
- * What can be done to a domain that exists: pause, unpause, shut down, crash, resume, and its few properties. Used by
- * domctl, by the host library and by the hypervisor itself. Creation and destruction have files of their own.
+ * What can be done to a domain that exists: shut it down, crash it, set its few properties. Used by domctl, by the host
+ * library and by the hypervisor itself. Letting it run is in domain-run.ts; creation and end have files of their own.
  *
  * Slots are the caller's business: it has looked the domain up (`DomainTable.slotOf`) and may hold its generation.
  * Everything here returns 0 or a negative errno and never throws.
  */
-import { EINVAL, EOVERFLOW, EPERM, ESRCH, SHUTDOWN_crash, VIRQ_DOM_EXC } from "@xenolith/abi";
+import { EINVAL, EPERM, ESRCH, SHUTDOWN_crash, VIRQ_DOM_EXC } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { isAlive } from "./accounting.ts";
 import { ATTENTION_DOMAIN } from "./attention.ts";
 import { CRASH_REASON_BYTES, DOM0_SLOT, DOMAIN_FLAG_CRASHED } from "./domain-table.ts";
-import { GATE_IN, GATE_PAUSE, GATE_STOP, requestGate, withdrawGate } from "./gate.ts";
+import { GATE_IN, GATE_PAUSE, GATE_STOP, requestGate } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { wakeVcpu } from "./vcpu-wake.ts";
 import { raiseGlobalVirq } from "./virq.ts";
 
-/** Most pauses of one domain that may be nested. */
-export const PAUSE_COUNT_MAX = 255;
 /** Highest value of max_pages. */
 export const MAX_PAGES_MAX = 0xffff_fffe;
 
@@ -25,39 +23,6 @@ export const MAX_PAGES_MAX = 0xffff_fffe;
 export const findDomain = (hypervisor: Hypervisor, domid: number, generation: number): number => {
   const slot = hypervisor.domains.slotOf(domid);
   return slot >= 0 && hypervisor.domains.generation[slot] === generation ? slot : -ESRCH;
-};
-
-/**
- * Stops the domain's vCPUs at their next entry into the hypervisor; `domainQuiet` tells when all are outside it. Pauses
- * nest. -ESRCH: it is dying or gone, -EOVERFLOW: 255 pauses already, -EINVAL: dom0.
- */
-export const pauseDomain = (hypervisor: Hypervisor, slot: number): number => {
-  const { domains, locks } = hypervisor;
-  if (slot === DOM0_SLOT) return -EINVAL;
-  const lock = locks.id("domain", slot);
-  locks.acquire(lock);
-  const result = !isAlive(hypervisor, slot) ? -ESRCH : domains.pauses[slot]! >= PAUSE_COUNT_MAX ? -EOVERFLOW : 0;
-  if (result === 0) {
-    domains.pauses[slot]! += 1;
-    moveDomain(domains, slot, "pause");
-    requestVcpus(hypervisor, slot, GATE_PAUSE);
-  }
-  locks.release(lock);
-  return result;
-};
-
-/** Takes back one pause; the last lets the domain run. -ESRCH: it is dying or gone, -EINVAL: it is not paused. */
-export const unpauseDomain = (hypervisor: Hypervisor, slot: number): number => {
-  const { domains, locks } = hypervisor;
-  const lock = locks.id("domain", slot);
-  locks.acquire(lock);
-  const result = !isAlive(hypervisor, slot) ? -ESRCH : domains.pauses[slot] === 0 ? -EINVAL : 0;
-  if (result === 0) {
-    domains.pauses[slot]! -= 1;
-    if (domains.pauses[slot] === 0 && moveDomain(domains, slot, "unpause")) releaseVcpus(hypervisor, slot);
-  }
-  locks.release(lock);
-  return result;
 };
 
 /**
@@ -105,25 +70,6 @@ export const crashReason = (hypervisor: Hypervisor, slot: number): string => {
   const bytes = hypervisor.domains.crashReason.slice(slot * CRASH_REASON_BYTES, (slot + 1) * CRASH_REASON_BYTES);
   const end = bytes.indexOf(0);
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? CRASH_REASON_BYTES : end));
-};
-
-/**
- * Lets a domain that shut down go on, as after a suspend; nothing happens to one that did not. -ESRCH: it is dying or
- * gone, -EINVAL: it crashed.
- */
-export const resumeDomain = (hypervisor: Hypervisor, slot: number): number => {
-  const { domains, locks } = hypervisor;
-  const lock = locks.id("domain", slot);
-  locks.acquire(lock);
-  const crashed = (domains.flags[slot]! & DOMAIN_FLAG_CRASHED) !== 0;
-  const result = !isAlive(hypervisor, slot) ? -ESRCH : crashed ? -EINVAL : 0;
-  if (result === 0 && domains.stateOf(slot) === "shutdown") {
-    Atomics.store(domains.shutdownCode, slot, 0);
-    if (domains.pauses[slot] !== 0) moveDomain(domains, slot, "resumePaused");
-    else if (moveDomain(domains, slot, "resume")) releaseVcpus(hypervisor, slot);
-  }
-  locks.release(lock);
-  return result;
 };
 
 /** Sets the ceiling of tot_pages; one below what the domain has only keeps it from growing. Pages of 4 KiB. */
@@ -179,37 +125,10 @@ export const requestVcpus = (hypervisor: Hypervisor, slot: number, request: numb
   }
 };
 
-/** A vCPU's thread begins: `tag` is its lock tag. */
-export const vcpuThreadStarted = (hypervisor: Hypervisor, index: number, tag: number): void => {
-  Atomics.store(hypervisor.vcpus.tag, index, tag);
-};
-
-/**
- * A vCPU's thread is gone, by whatever way. Frees the locks it held and marks it outside the hypervisor; returns how
- * many locks it held: with any, the domain's state may be half changed.
- */
-export const vcpuThreadGone = (hypervisor: Hypervisor, index: number, tag: number): number => {
-  const { vcpus, locks, platform } = hypervisor;
-  const recovered = locks.recover(tag);
-  Atomics.and(vcpus.gate, index, ~GATE_IN);
-  platform.wake(vcpus.gate, index);
-  Atomics.store(vcpus.tag, index, 0);
-  return recovered;
-};
-
 /** Tells the control domain, and who else has VIRQ_DOM_EXC, that some domain changed. Takes no lock. */
 export const announce = (hypervisor: Hypervisor): void => {
   raiseGlobalVirq(hypervisor, VIRQ_DOM_EXC);
   hypervisor.attention.raise(ATTENTION_DOMAIN);
-};
-
-/** Lets the vCPUs run. A shutdown that comes between is not lost: it changes the state before it asks the vCPUs. */
-const releaseVcpus = (hypervisor: Hypervisor, slot: number): void => {
-  const { domains, vcpus, platform } = hypervisor;
-  for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) {
-    withdrawGate(vcpus.gate, vcpus.index(slot, vcpu), GATE_PAUSE, platform);
-  }
-  if (domains.stateOf(slot) !== "running") requestVcpus(hypervisor, slot, GATE_PAUSE);
 };
 
 const storeCrashReason = (hypervisor: Hypervisor, slot: number, reason: string): void => {

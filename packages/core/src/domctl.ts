@@ -9,12 +9,14 @@ import * as abi from "@xenolith/abi";
 import type { Cpu, Handler } from "./cpu.ts";
 import { createFromGuest } from "./domctl-create.ts";
 import { domainFlags, writeDomainInfo } from "./domain-info.ts";
-import { pauseDomain, resumeDomain, setMaxPages, setTarget, unpauseDomain } from "./domain-ops.ts";
+import { setMaxPages, setTarget } from "./domain-ops.ts";
 import { beginDestroy, continueDestroy } from "./domain-reap.ts";
+import { pauseDomain, resumeDomain, unpauseDomain } from "./domain-run.ts";
 import { DOM0_SLOT, DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import type { Access } from "./policy-table.ts";
 import { countDenied, mayAct } from "./policy.ts";
-import { VCPU_BLOCKED, VCPU_OFFLINE, VCPU_RUNNING } from "./vcpu-table.ts";
+import { isUp } from "./vcpu-life.ts";
+import { VCPU_BLOCKED, VCPU_RUNNING } from "./vcpu-table.ts";
 import { setVirqOwner, VIRQ_KIND_GLOBAL, virqKind } from "./virq.ts";
 
 const { EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, ESRCH } = abi;
@@ -84,7 +86,7 @@ const getVcpuInfo = (cpu: Cpu, slot: number): number => {
   if (vcpu >= domains.vcpuCount[slot]!) return -EINVAL;
   const index = vcpus.index(slot, vcpu);
   const state = Atomics.load(vcpus.state, index);
-  info.online.set(scratch, 0, state === VCPU_OFFLINE ? 0 : 1);
+  info.online.set(scratch, 0, isUp(cpu.hypervisor, index) ? 1 : 0);
   info.blocked.set(scratch, 0, state === VCPU_BLOCKED ? 1 : 0);
   info.running.set(scratch, 0, state === VCPU_RUNNING ? 1 : 0);
   info.cpu_time.set(scratch, 0, Math.floor(vcpus.cpuNs[index]!));

@@ -39,19 +39,21 @@ export {
   domainQuiet,
   findDomain,
   MAX_PAGES_MAX,
-  pauseDomain,
-  PAUSE_COUNT_MAX,
   recordShutdownCode,
   requestVcpus,
-  resumeDomain,
   setHandle,
   setMaxPages,
   setTarget,
   shutdownDomain,
+} from "./domain-ops.ts";
+export {
+  pauseDomain,
+  PAUSE_COUNT_MAX,
+  resumeDomain,
   unpauseDomain,
   vcpuThreadGone,
   vcpuThreadStarted,
-} from "./domain-ops.ts";
+} from "./domain-run.ts";
 export { beginDestroy, continueDestroy, reapDomains, reapStage, REAP_SLICE, REAP_STAGES } from "./domain-reap.ts";
 export type { ReapStage } from "./domain-reap.ts";
 export { domainInfo, listDomains } from "./domain-info.ts";
