@@ -102,7 +102,8 @@ export class CodeRewriter implements CodeFindings {
       this.#sizeAt = -1;
     }
     const limit = this.#limits.bodySizeBytes;
-    if (newSizeBytes > limit) tooLarge(`size in bytes of the function body at offset ${this.#bodyStart}`, newSizeBytes, limit);
+    if (newSizeBytes > limit)
+      tooLarge(`size in bytes of the function body at offset ${this.#bodyStart}`, newSizeBytes, limit);
   }
 
   /** Steps over the declarations of locals. */
@@ -238,7 +239,10 @@ export class CodeRewriter implements CodeFindings {
         this.features |= featureBits["legacy-exceptions"];
         return position;
       default:
-        return unsupported(`instruction 0x${opcode.toString(16)}: ${proposalOf(opcode)} is not supported`, position - 1);
+        return unsupported(
+          `instruction 0x${opcode.toString(16)}: ${proposalOf(opcode)} is not supported`,
+          position - 1,
+        );
     }
   }
 

@@ -19,7 +19,16 @@ import type { Helper } from "./helper-set.ts";
 import type { ValueType } from "./wasm-type.ts";
 
 /** First opcodes of the groups of seven behind the prefix 0xfe. Source: the threads proposal, binary format. */
-export const AtomicGroup = { load: 0x10, store: 0x17, add: 0x1e, sub: 0x25, and: 0x2c, or: 0x33, xor: 0x3a, xchg: 0x41 } as const;
+export const AtomicGroup = {
+  load: 0x10,
+  store: 0x17,
+  add: 0x1e,
+  sub: 0x25,
+  and: 0x2c,
+  or: 0x33,
+  xor: 0x3a,
+  xchg: 0x41,
+} as const;
 const COMPARE_EXCHANGE = 0x48;
 export const ATOMIC_LAST = 0x4e;
 
@@ -64,7 +73,13 @@ const trapUnlessAligned = (sizeBytes: number): Code =>
  * on a read-only page, in both compiler tiers; compare-exchange traps there, and both of them trap on an absent page,
  * provided that TurboFan compiled them.
  */
-function readModifyWrite(name: string, type: "i32" | "i64", member: number, operator: number, alignLog2: number): Helper {
+function readModifyWrite(
+  name: string,
+  type: "i32" | "i64",
+  member: number,
+  operator: number,
+  alignLog2: number,
+): Helper {
   const [operand, offset, old, seen] = [1, 2, 3, 4];
   const compareExchange = atomic(COMPARE_EXCHANGE + member, alignLog2);
   const body: Code = [

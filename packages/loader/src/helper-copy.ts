@@ -43,18 +43,24 @@ export const reachesPastEnd = (address: number, lengthLocal: number): Code => [
 
 /** 1 to 16 bytes: two overlapping halves, both loaded before either is stored, so overlap does no harm. */
 const copyShort: Code = [
-  branch([localGet(length), i32Const(8), op.i32GeU], [
-    [localGet(source), load.i64(), localSet(long)],
-    [before(destinationEnd, 8), before(sourceEnd, 8), load.i64(), store.i64()],
-    [localGet(destination), localGet(long), store.i64()],
-    giveBack,
-  ]),
-  branch([localGet(length), i32Const(4), op.i32GeU], [
-    [localGet(source), load.i32(), localSet(word)],
-    [before(destinationEnd, 4), before(sourceEnd, 4), load.i32(), store.i32()],
-    [localGet(destination), localGet(word), store.i32()],
-    giveBack,
-  ]),
+  branch(
+    [localGet(length), i32Const(8), op.i32GeU],
+    [
+      [localGet(source), load.i64(), localSet(long)],
+      [before(destinationEnd, 8), before(sourceEnd, 8), load.i64(), store.i64()],
+      [localGet(destination), localGet(long), store.i64()],
+      giveBack,
+    ],
+  ),
+  branch(
+    [localGet(length), i32Const(4), op.i32GeU],
+    [
+      [localGet(source), load.i32(), localSet(word)],
+      [before(destinationEnd, 4), before(sourceEnd, 4), load.i32(), store.i32()],
+      [localGet(destination), localGet(word), store.i32()],
+      giveBack,
+    ],
+  ),
   [localGet(source), load.u8(), localSet(word)],
   branch(
     [localGet(length), i32Const(1), op.i32GtU],
@@ -68,11 +74,14 @@ const copyShort: Code = [
 const copyMedium: Code = [
   [localGet(source), load.v128(), localSet(lane(0))],
   [before(sourceEnd, 16), load.v128(), localSet(lane(1))],
-  branch([localGet(length), i32Const(32), op.i32GtU], [
-    [localGet(source), load.v128(16), localSet(lane(2))],
-    [before(destinationEnd, 32), before(sourceEnd, 32), load.v128(), store.v128()],
-    [localGet(destination), localGet(lane(2)), store.v128(16)],
-  ]),
+  branch(
+    [localGet(length), i32Const(32), op.i32GtU],
+    [
+      [localGet(source), load.v128(16), localSet(lane(2))],
+      [before(destinationEnd, 32), before(sourceEnd, 32), load.v128(), store.v128()],
+      [localGet(destination), localGet(lane(2)), store.v128(16)],
+    ],
+  ),
   [localGet(destination), localGet(lane(0)), store.v128()],
   [before(destinationEnd, 16), localGet(lane(1)), store.v128()],
   giveBack,

@@ -42,16 +42,18 @@ const storeLine = (offset: number): Code => [
 
 /** 1 to 15 bytes, by overlapping stores. */
 const fillShort: Code = [
-  branch([localGet(length), i32Const(8), op.i32GeU], [
-    [localGet(destination), localGet(long), store.i64()],
-    [before(fillEnd, 8), localGet(long), store.i64()],
-    giveBack,
-  ]),
-  branch([localGet(length), i32Const(4), op.i32GeU], [
-    [localGet(destination), localGet(long), store.i64Low32()],
-    [before(fillEnd, 4), localGet(long), store.i64Low32()],
-    giveBack,
-  ]),
+  branch(
+    [localGet(length), i32Const(8), op.i32GeU],
+    [[localGet(destination), localGet(long), store.i64()], [before(fillEnd, 8), localGet(long), store.i64()], giveBack],
+  ),
+  branch(
+    [localGet(length), i32Const(4), op.i32GeU],
+    [
+      [localGet(destination), localGet(long), store.i64Low32()],
+      [before(fillEnd, 4), localGet(long), store.i64Low32()],
+      giveBack,
+    ],
+  ),
   [localGet(destination), localGet(value), store.u8()],
   [before(fillEnd, 1), localGet(value), store.u8()],
   [localGet(destination), localGet(length), i32Const(1), op.i32ShrU, op.i32Add, localGet(value), store.u8()],
@@ -76,20 +78,34 @@ const fillBody: Code = [
   branch([localGet(length), op.i32Eqz], giveBack),
   branch(reachesPastEnd(destination, length), trapOutOfBounds),
   [localGet(destination), localGet(length), op.i32Add, localSet(fillEnd)],
-  [localGet(value), i32Const(255), op.i32And, op.i64ExtendI32U, i64Const(0x0101_0101_0101_0101n), op.i64Mul, localSet(long)],
+  [
+    localGet(value),
+    i32Const(255),
+    op.i32And,
+    op.i64ExtendI32U,
+    i64Const(0x0101_0101_0101_0101n),
+    op.i64Mul,
+    localSet(long),
+  ],
   branch([localGet(length), i32Const(16), op.i32LtU], fillShort),
   [localGet(value), i8x16Splat, localSet(vector)],
   storeVector(0),
-  branch([localGet(length), i32Const(32), op.i32GtU], [
-    [storeVector(16), storeVectorBeforeEnd(32)],
-    branch([localGet(length), i32Const(64), op.i32GtU], [
-      [storeVectorBeforeEnd(48), storeVectorBeforeEnd(64)],
-      branch([localGet(length), i32Const(96), op.i32GtU], [
-        [storeVector(32), storeVector(48)],
-        branch([localGet(length), i32Const(128), op.i32GtU], fillLong),
-      ]),
-    ]),
-  ]),
+  branch(
+    [localGet(length), i32Const(32), op.i32GtU],
+    [
+      [storeVector(16), storeVectorBeforeEnd(32)],
+      branch(
+        [localGet(length), i32Const(64), op.i32GtU],
+        [
+          [storeVectorBeforeEnd(48), storeVectorBeforeEnd(64)],
+          branch(
+            [localGet(length), i32Const(96), op.i32GtU],
+            [[storeVector(32), storeVector(48)], branch([localGet(length), i32Const(128), op.i32GtU], fillLong)],
+          ),
+        ],
+      ),
+    ],
+  ),
   storeVectorBeforeEnd(16),
 ];
 

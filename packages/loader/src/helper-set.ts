@@ -34,7 +34,10 @@ export interface FirstFree {
 /** The helpers that one module needs, numbered in the order of their first use. */
 export class HelperSet implements Linker {
   readonly #firstFree: FirstFree;
-  readonly #helpers = new Map<string, { readonly index: number; readonly typeIndex: number; readonly body: Uint8Array }>();
+  readonly #helpers = new Map<
+    string,
+    { readonly index: number; readonly typeIndex: number; readonly body: Uint8Array }
+  >();
   readonly #types = new Map<string, { readonly index: number; readonly bytes: Uint8Array }>();
   readonly #services = new Set<ServiceName>();
 

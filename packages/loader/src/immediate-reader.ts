@@ -81,7 +81,8 @@ export class ImmediateReader {
   /** An alignment; refused when it says that a memory index follows. */
   alignment(position: number): number {
     const alignment = this.read(position);
-    if (alignment >= EXPLICIT_MEMORY) unsupported("multi-memory (an access that names its memory) is not supported", position);
+    if (alignment >= EXPLICIT_MEMORY)
+      unsupported("multi-memory (an access that names its memory) is not supported", position);
     return this.after;
   }
 

@@ -29,7 +29,9 @@ export function importProblems(manifest: ImageManifest, offered: readonly Functi
     const entry = known.get(key(wanted));
     if (entry === undefined) {
       const isNamespaceKnown = offered.some(({ module }) => module === wanted.module);
-      problems.push(`${text}: ${isNamespaceKnown ? "no such function" : `expected a function of ${namespaces || "no namespace"}`}`);
+      problems.push(
+        `${text}: ${isNamespaceKnown ? "no such function" : `expected a function of ${namespaces || "no namespace"}`}`,
+      );
     } else if (!sameSignature(wanted, entry)) {
       problems.push(`${text}: expected ${formatSignature(entry)}`);
     }

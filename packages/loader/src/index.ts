@@ -1,4 +1,8 @@
+export { ImageCache } from "./image-cache.ts";
+export type { ImageCacheOptions } from "./image-cache.ts";
 export { checkImports, importProblems } from "./import-check.ts";
+export { inspectImage } from "./inspect.ts";
+export type { InspectOptions, Inspection } from "./inspect.ts";
 export { defaultLimits } from "./limits.ts";
 export type { Limits } from "./limits.ts";
 export { LOADER_FORMAT, MEMORY_IMPORT, RESERVED_PREFIX, START_EXPORT, segmentBytes } from "./manifest.ts";

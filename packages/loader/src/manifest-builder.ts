@@ -50,7 +50,8 @@ export function describeImage({ shape, state, findings, services, module, isPoll
 }
 
 function kindOf(shape: ModuleShape): ImageKind {
-  const isExported = (wanted: string): boolean => shape.exports.some(({ name, kind }) => kind === "function" && name === wanted);
+  const isExported = (wanted: string): boolean =>
+    shape.exports.some(({ name, kind }) => kind === "function" && name === wanted);
   if (isExported("xen_start")) return "xen";
   return isExported("_start") ? "command" : "reactor";
 }

@@ -83,7 +83,12 @@ export interface DeclaredMemory {
   readonly maximumPages: number | null;
   readonly shared: boolean;
   /** Where its import entry stands, if it is imported. */
-  readonly importEntry: { readonly start: number; readonly end: number; readonly module: string; readonly name: string } | null;
+  readonly importEntry: {
+    readonly start: number;
+    readonly end: number;
+    readonly module: string;
+    readonly name: string;
+  } | null;
 }
 
 export interface Export {

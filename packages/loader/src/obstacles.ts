@@ -12,7 +12,8 @@ export function findObstacles(shape: ModuleShape, findings: CodeFindings, featur
   if (!canUnwind) {
     obstacles.push("no asyncify_start_unwind: can be saved only while no guest function is on a vCPU's stack");
   }
-  const isHidden = ({ type, mutable }: { type: string; mutable: boolean }) => mutable && (type === "v128" || type === "exnref");
+  const isHidden = ({ type, mutable }: { type: string; mutable: boolean }) =>
+    mutable && (type === "v128" || type === "exnref");
   for (const [index, global] of shape.globals.entries()) {
     if (isHidden(global)) obstacles.push(`global ${index} is a mutable ${global.type}, which JavaScript cannot read`);
   }

@@ -99,7 +99,12 @@ class Rewriting {
     const sizeBytes = section.end - section.start;
     const out = new ByteWriter(Math.ceil(sizeBytes * 1.02) + 4_096, this.#limits.outputSizeBytes);
     const options = { limits: this.#limits, pollGlobal: this.#isPolled ? shape.globals.length : null };
-    const rewriter = new CodeRewriter(new ByteReader(this.#bytes, section.start, section.end), out, this.#helpers, options);
+    const rewriter = new CodeRewriter(
+      new ByteReader(this.#bytes, section.start, section.end),
+      out,
+      this.#helpers,
+      options,
+    );
     rewriter.rewrite(section.count);
     this.#findings = rewriter;
     this.#code = out.view();
@@ -149,7 +154,9 @@ class Rewriting {
     }
     const isNames = name === NAME_SECTION && !this.#hasNames;
     if (isNames) this.#hasNames = true;
-    const content = isNames ? extendNames(this.#bytes, start, end, this.#helpers.names) : [this.#bytes.subarray(start, end)];
+    const content = isNames
+      ? extendNames(this.#bytes, start, end, this.#helpers.names)
+      : [this.#bytes.subarray(start, end)];
     return encodeSection(SectionId.custom, [nameBytes(name), ...content]);
   }
 }
@@ -157,13 +164,16 @@ class Rewriting {
 function checkStart(shape: ModuleShape): void {
   if (shape.startFunction === null) return;
   const { params, results } = shape.signatureOf(shape.startFunction);
-  if (params.length + results.length > 0) invalid(shape.section(SectionId.start)!.start, "start function takes or returns values");
+  if (params.length + results.length > 0)
+    invalid(shape.section(SectionId.start)!.start, "start function takes or returns values");
 }
 
 function checkReservedNames(shape: ModuleShape): void {
   const taken = shape.exports.find(({ name }) => name.startsWith(RESERVED_PREFIX));
   if (taken !== undefined) {
-    unsupported(`export ${JSON.stringify(taken.name)}: names that begin with ${RESERVED_PREFIX} are the loader's; was this module rewritten before?`);
+    unsupported(
+      `export ${JSON.stringify(taken.name)}: names that begin with ${RESERVED_PREFIX} are the loader's; was this module rewritten before?`,
+    );
   }
 }
 

@@ -44,11 +44,16 @@ const omitted: ReadonlySet<number> = new Set([SectionId.memory, SectionId.start,
  * The sections before the code, in order, with everything appended: `before` are the original ones that stand there.
  * Sections that the original lacks and that now have entries are put in where they belong.
  */
-export function encodePrefix(before: readonly Section[], appended: Appended, encodeCustom: CustomEncoder): Uint8Array[] {
+export function encodePrefix(
+  before: readonly Section[],
+  appended: Appended,
+  encodeCustom: CustomEncoder,
+): Uint8Array[] {
   const parts: Uint8Array[] = [];
   const missing = [...listEncoders.keys()].filter((id) => appended.shape.section(id) === undefined);
   const flush = (rankLimit: number): void => {
-    while (missing.length > 0 && sectionOrder.indexOf(missing[0]!) < rankLimit) parts.push(...encodeMissing(missing.shift()!, appended));
+    while (missing.length > 0 && sectionOrder.indexOf(missing[0]!) < rankLimit)
+      parts.push(...encodeMissing(missing.shift()!, appended));
   };
   for (const section of before) {
     if (section.id !== SectionId.custom) flush(sectionOrder.indexOf(section.id));
@@ -134,7 +139,8 @@ function pollCounter({ isPolled }: Appended): Parts {
 }
 
 function addedExports({ shape, helpers, state }: Appended): Parts {
-  const entry = (name: string, kind: number, index: number): Uint8Array => assemble([...nameBytes(name), kind, unsigned(index)]);
+  const entry = (name: string, kind: number, index: number): Uint8Array =>
+    assemble([...nameBytes(name), kind, unsigned(index)]);
   const parts: Uint8Array[] = [];
   if (shape.startFunction !== null) parts.push(entry(START_EXPORT, 0, shape.startFunction));
   if (helpers.services.length > 0) parts.push(entry(SERVICE_TABLE_EXPORT, 1, shape.tables.length));

@@ -20,7 +20,8 @@ export const parseTypes: SectionParser = (reader, count, shape) => {
   for (let index = 0; index < count; index++) {
     shape.typeOffsets[index] = reader.position;
     const form = reader.byte("type");
-    if (form !== 0x60) unsupported(`type form 0x${form.toString(16)} (garbage collection) is not supported`, reader.position - 1);
+    if (form !== 0x60)
+      unsupported(`type form 0x${form.toString(16)} (garbage collection) is not supported`, reader.position - 1);
     skipTypes(reader, "parameter");
     if (skipTypes(reader, "result") > 1) shape.features |= featureBits["multi-value"];
   }
@@ -91,7 +92,8 @@ export const parseFunctions: SectionParser = (reader, count, shape, limits) => {
   if (imported + count > limits.functionCount) tooLarge("function count", imported + count, limits.functionCount);
   const functionTypes = new Uint32Array(imported + count);
   functionTypes.set(shape.functionTypes);
-  for (let index = 0; index < count; index++) functionTypes[imported + index] = typeIndexOf(reader, shape, "function type");
+  for (let index = 0; index < count; index++)
+    functionTypes[imported + index] = typeIndexOf(reader, shape, "function type");
   shape.functionTypes = functionTypes;
 };
 
@@ -116,7 +118,8 @@ function readLimits(reader: ByteReader, what: string): RangeLimits {
 
 function readTable(reader: ByteReader, imported: boolean): Table {
   const at = reader.position;
-  if (reader.bytes[at] === 0x40) unsupported("tables with an initial value (typed function references) are not supported", at);
+  if (reader.bytes[at] === 0x40)
+    unsupported("tables with an initial value (typed function references) are not supported", at);
   const elementType = readType(reader, "table element type");
   const { flags, minimum, maximum } = readLimits(reader, "table");
   if (flags > 1) unsupported("shared tables are not supported", at);
@@ -254,7 +257,8 @@ export const parseData: SectionParser = (reader, count, shape) => {
     const at = reader.position;
     const flags = reader.u32("data segment");
     if (flags > 2) invalid(at, `unknown flags ${flags} of a data segment`);
-    if (flags === 2 && reader.u32("data segment memory") !== 0) unsupported("multi-memory (a data segment for a memory other than 0) is not supported", at);
+    if (flags === 2 && reader.u32("data segment memory") !== 0)
+      unsupported("multi-memory (a data segment for a memory other than 0) is not supported", at);
     const address = flags === 1 ? null : readAddress(reader, shape);
     const length = reader.u32("data segment length");
     const fileOffset = reader.position;
@@ -269,7 +273,8 @@ function readAddress(reader: ByteReader, shape: ModuleShape): number {
   shape.features |= constant.features;
   // A module that imports globals is refused as a whole, with all such imports listed.
   if (constant.global !== null && shape.globals[constant.global]?.imported === true) return 0;
-  if (constant.global !== null) unsupported(`data segment offset taken from global ${constant.global} is not supported`, at);
+  if (constant.global !== null)
+    unsupported(`data segment offset taken from global ${constant.global} is not supported`, at);
   if (constant.i32 === null) invalid(at, "data segment offset is not an i32 number");
   return constant.i32 >>> 0;
 }

@@ -47,13 +47,23 @@ function withExactTypes(names: readonly ServiceName[], functions: ServiceFunctio
 
 /** A module that imports each service and exports it under the same name. */
 function typingModule(names: readonly ServiceName[]): Uint8Array {
-  const list = (id: number, entries: readonly Code[]): Uint8Array[] => encodeSection(id, [assemble([unsigned(entries.length), entries])]);
+  const list = (id: number, entries: readonly Code[]): Uint8Array[] =>
+    encodeSection(id, [assemble([unsigned(entries.length), entries])]);
   const name = (text: string): Code => [...nameBytes(text)];
   const parts = [
     MODULE_HEADER,
-    ...list(SectionId.type, names.map((service) => typeEntry(services[service]))),
-    ...list(SectionId.import, names.map((service, index) => [name(NAMESPACE), name(service), 0, unsigned(index)])),
-    ...list(SectionId.export, names.map((service, index) => [name(service), 0, unsigned(index)])),
+    ...list(
+      SectionId.type,
+      names.map((service) => typeEntry(services[service])),
+    ),
+    ...list(
+      SectionId.import,
+      names.map((service, index) => [name(NAMESPACE), name(service), 0, unsigned(index)]),
+    ),
+    ...list(
+      SectionId.export,
+      names.map((service, index) => [name(service), 0, unsigned(index)]),
+    ),
   ];
   return Uint8Array.from(parts.flatMap((part) => [...part]));
 }

@@ -1,0 +1,195 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, open, readdir, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+import { XenolithError } from "@xenolith/abi";
+
+import { encodeImage, readImage } from "./image-file.ts";
+import { checkImports } from "./import-check.ts";
+import { defaultLimits } from "./limits.ts";
+import type { Image } from "./manifest.ts";
+import { LOADER_FORMAT } from "./manifest.ts";
+import type { ParavirtualiseOptions } from "./paravirtualise.ts";
+import { rewriteModule } from "./paravirtualise.ts";
+import { checkHeader } from "./section-reader.ts";
+
+/** How an `ImageCache` is set up. */
+export interface ImageCacheOptions {
+  /** Where the files lie. By default `xenolith/images` in `$XDG_CACHE_HOME` or `~/.cache`. */
+  readonly directory?: string;
+  /** Bytes of all files together; the least recently used go first. 1 GiB by default. */
+  readonly sizeBytesMax?: number;
+}
+
+const SIZE_BYTES_MAX = 2 ** 30;
+const SUFFIX = ".xim";
+const TEMPORARY = ".tmp-";
+/** After this time an unfinished file belongs to nobody. */
+const TEMPORARY_AGE_MS = 3_600_000;
+
+/**
+ * Rewritten images on disk, found by the hash of the original module. Several processes may use one directory: files
+ * appear by renaming, are verified when read, and may vanish at any time. A directory that cannot be used costs time,
+ * not function: images are then rewritten at each load, and `problem` says why.
+ */
+export class ImageCache {
+  readonly directory: string;
+  readonly #sizeBytesMax: number;
+  readonly #loading = new Map<string, Promise<Image>>();
+  #problem: XenolithError | null = null;
+
+  constructor(options: ImageCacheOptions = {}) {
+    this.directory = options.directory ?? join(cacheHome(), "xenolith", "images");
+    this.#sizeBytesMax = options.sizeBytesMax ?? SIZE_BYTES_MAX;
+    if (!(this.#sizeBytesMax >= 0)) {
+      throw new XenolithError(
+        "INVALID_SIZE",
+        `size of the image cache is ${this.#sizeBytesMax}, it must not be negative`,
+      );
+    }
+  }
+
+  /** The last failure to read or write the cache, or null. */
+  get problem(): XenolithError | null {
+    return this.#problem;
+  }
+
+  /** As `paravirtualise`, from the cache if possible. */
+  async load(bytes: Uint8Array, options: ParavirtualiseOptions): Promise<Image> {
+    checkHeader(bytes, { ...defaultLimits, ...options.limits });
+    const key = cacheKey(bytes, options);
+    const loading = this.#loading.get(key) ?? this.#loadOnce(key, bytes, options);
+    const image = await loading;
+    checkImports(image.manifest, options.imports);
+    return image;
+  }
+
+  /** Starts a load that calls for the same image join while it is under way. */
+  #loadOnce(key: string, bytes: Uint8Array, options: ParavirtualiseOptions): Promise<Image> {
+    const loading = this.#readOrRewrite(key, bytes, options).finally(() => this.#loading.delete(key));
+    this.#loading.set(key, loading);
+    return loading;
+  }
+
+  async #readOrRewrite(key: string, bytes: Uint8Array, options: ParavirtualiseOptions): Promise<Image> {
+    const path = join(this.directory, `${key}${SUFFIX}`);
+    const cached = await this.#read(path);
+    if (cached !== undefined) return cached;
+    const image = rewriteModule(bytes, options);
+    await this.#write(path, image);
+    return image;
+  }
+
+  async #read(path: string): Promise<Image | undefined> {
+    try {
+      await using file = await open(path, "r");
+      const image = await readImage(file);
+      if (image === undefined) this.#note(`${path} is damaged and is written anew`);
+      else await touch(path);
+      return image;
+    } catch (cause) {
+      if (!isMissing(cause)) this.#note(`cannot read ${path}`, cause);
+      return undefined;
+    }
+  }
+
+  async #write(path: string, image: Image): Promise<void> {
+    const parts = encodeImage(image);
+    if (parts.reduce((sum, part) => sum + part.length, 0) > this.#sizeBytesMax) return;
+    const temporary = join(this.directory, `${TEMPORARY}${process.pid}-${randomBytes(8).toString("hex")}`);
+    try {
+      await mkdir(this.directory, { recursive: true, mode: 0o700 });
+      await writeFile(temporary, parts, { flag: "wx", mode: 0o600 });
+      await rename(temporary, path);
+      await this.#evict();
+    } catch (cause) {
+      this.#note(`cannot write ${path}`, cause);
+      await this.#discard(temporary);
+    }
+  }
+
+  /** Removes an unfinished file. What stopped the writing may stop this too: eviction finds the file later. */
+  async #discard(path: string): Promise<void> {
+    try {
+      await remove(path);
+    } catch (cause) {
+      this.#note(`cannot remove ${path}`, cause);
+    }
+  }
+
+  /** Deletes the least recently used files until the rest fits, and what crashed processes left behind. */
+  async #evict(): Promise<void> {
+    const files = await listFiles(this.directory);
+    const stale = files.filter(
+      ({ name, usedMs }) => name.startsWith(TEMPORARY) && Date.now() - usedMs > TEMPORARY_AGE_MS,
+    );
+    for (const { name } of stale) await remove(join(this.directory, name));
+    const images = files
+      .filter(({ name }) => name.endsWith(SUFFIX))
+      .toSorted((left, right) => left.usedMs - right.usedMs);
+    let total = images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    for (const { name, sizeBytes } of images) {
+      if (total <= this.#sizeBytesMax) return;
+      await remove(join(this.directory, name));
+      total -= sizeBytes;
+    }
+  }
+
+  #note(what: string, cause?: unknown): void {
+    const detail = cause instanceof Error ? `: ${cause.message}` : "";
+    this.#problem = new XenolithError("IMAGE_CACHE", `${what}${detail}`, { cause });
+  }
+}
+
+/** The engine's version is part of the key, since it decides which modules are valid. */
+function cacheKey(bytes: Uint8Array, { limits = {}, poll = false }: ParavirtualiseOptions): string {
+  const conditions = JSON.stringify([LOADER_FORMAT, process.versions.v8, poll, Object.entries(limits).toSorted()]);
+  return createHash("sha256").update(conditions).update("\n").update(bytes).digest("hex");
+}
+
+function cacheHome(): string {
+  const configured = process.env["XDG_CACHE_HOME"];
+  return configured !== undefined && configured.startsWith("/") ? configured : join(homedir(), ".cache");
+}
+
+interface CacheFile {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly usedMs: number;
+}
+
+async function listFiles(directory: string): Promise<CacheFile[]> {
+  const files: CacheFile[] = [];
+  for (const name of await readdir(directory)) {
+    try {
+      const { size, mtimeMs } = await stat(join(directory, name));
+      files.push({ name, sizeBytes: size, usedMs: mtimeMs });
+    } catch (cause) {
+      if (!isMissing(cause)) throw cause;
+    }
+  }
+  return files;
+}
+
+/** Notes the time of use, for eviction. Another process may have removed the file: then there is nothing to note. */
+async function touch(path: string): Promise<void> {
+  const now = new Date();
+  try {
+    await utimes(path, now, now);
+  } catch (cause) {
+    if (!isMissing(cause)) throw cause;
+  }
+}
+
+async function remove(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (cause) {
+    if (!isMissing(cause)) throw cause;
+  }
+}
+
+function isMissing(cause: unknown): boolean {
+  return cause instanceof Error && "code" in cause && cause.code === "ENOENT";
+}
