@@ -13,11 +13,12 @@ import { FRAME_BYTES } from "./direct-map.ts";
 import { DOM0_SLOT } from "./domain-table.ts";
 import { portIsXen, portKind, portRemotePort, portRemoteSlot, portVcpu } from "./event-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { VCPU_BLOCKED } from "./vcpu-table.ts";
+import { wakeVcpu } from "./vcpu-wake.ts";
 
 const PENDING_WORD = shared_info.evtchn_pending.offset / 4;
 const MASK_WORD = shared_info.evtchn_mask.offset / 4;
 const UPCALL_PENDING_BYTE = 0xff;
+const UPCALL_MASK_BYTE = 0xff00;
 /** `pollPort` of a vCPU that polls on more or less than one port: every event of its domain wakes it. */
 export const POLL_ANY_PORT = -1;
 
@@ -28,17 +29,6 @@ const sharedInfoOf = (hypervisor: Hypervisor, slot: number): number =>
 const wordsAt = (directMap: DirectMap, machine: number): Int32Array => directMap.i32[directMap.bankOf(machine)]!;
 /** Index of the word at `machine` in its bank. */
 const wordAt = (directMap: DirectMap, machine: number): number => (directMap.offsetOf(machine) * 0.25) | 0;
-
-/** Wakes vCPU row `index` from blocking. Whoever wakes has made the sleeper's condition true before. */
-export const wakeVcpu = (hypervisor: Hypervisor, index: number): void => {
-  const { vcpus } = hypervisor;
-  if (index < vcpus.perDomain) {
-    hypervisor.attention.raise(ATTENTION_EVENT);
-    return;
-  }
-  Atomics.add(vcpus.wake, index, 1);
-  if (Atomics.load(vcpus.state, index) === VCPU_BLOCKED) hypervisor.platform.wake(vcpus.wake, index);
-};
 
 /** Tells `vcpu` that word `group` of the pending bitmap has a deliverable event. */
 const raiseUpcall = (hypervisor: Hypervisor, slot: number, vcpu: number, group: number): void => {
@@ -163,6 +153,30 @@ export const clearPending = (hypervisor: Hypervisor, slot: number, port: number)
   if (frame < 0) return;
   const at = wordAt(directMap, frame) + PENDING_WORD + (port >>> 5);
   Atomics.and(wordsAt(directMap, frame), at, ~(1 << (port & 31)));
+};
+
+/** Whether vCPU row `index` has an upcall pending, masked or not. */
+export const isUpcallPending = (hypervisor: Hypervisor, index: number): boolean =>
+  (upcallWord(hypervisor, index) & UPCALL_PENDING_BYTE) !== 0;
+
+/** Whether vCPU row `index` has an upcall pending and lets it through. */
+export const isUpcallDeliverable = (hypervisor: Hypervisor, index: number): boolean => {
+  const word = upcallWord(hypervisor, index);
+  return (word & UPCALL_PENDING_BYTE) !== 0 && (word & UPCALL_MASK_BYTE) === 0;
+};
+
+/** Lets upcalls of vCPU row `index` through, as SCHEDOP_block does. */
+export const unmaskUpcall = (hypervisor: Hypervisor, index: number): void => {
+  const address = hypervisor.vcpus.vcpuInfo[index]!;
+  if (address === 0) return;
+  Atomics.and(wordsAt(hypervisor.directMap, address), wordAt(hypervisor.directMap, address), ~UPCALL_MASK_BYTE);
+};
+
+/** First word of a vcpu_info: evtchn_upcall_pending and evtchn_upcall_mask are its low bytes. */
+const upcallWord = (hypervisor: Hypervisor, index: number): number => {
+  const address = hypervisor.vcpus.vcpuInfo[index]!;
+  if (address === 0) return 0;
+  return Atomics.load(wordsAt(hypervisor.directMap, address), wordAt(hypervisor.directMap, address));
 };
 
 /** Marks every selector bit and the upcall of vCPU row `index`: its vcpu_info moved, so that it scans everything. */

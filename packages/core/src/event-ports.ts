@@ -34,7 +34,8 @@ import {
   withVcpu,
 } from "./event-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { PIRQ_COUNT, PIRQ_SHARED } from "./pirq-table.ts";
+import { markEoi } from "./pirq-eoi.ts";
+import { PIRQ_COUNT, PIRQ_IN_SERVICE, PIRQ_SHARED } from "./pirq-table.ts";
 import { VIRQ_KIND_GLOBAL, VIRQ_KIND_VCPU, virqKind } from "./virq.ts";
 
 /** How often a close starts over because the channel changed meanwhile: each time another vCPU made progress. */
@@ -196,6 +197,10 @@ export const closeAnyPort = (hypervisor: Hypervisor, slot: number, port: number)
   return -EAGAIN;
 };
 
+/** vCPU that a virq port is bound for, whichever it notifies. */
+export const virqHome = (word: number): number =>
+  virqKind(portPayload(word)) === VIRQ_KIND_VCPU ? portVcpu(word) : 0;
+
 /** Removes what names the port, then closes it. Under the event locks of both ends. */
 const disconnect = (hypervisor: Hypervisor, slot: number, port: number, word: number): void => {
   const { domains, events, pirqs } = hypervisor;
@@ -210,11 +215,13 @@ const disconnect = (hypervisor: Hypervisor, slot: number, port: number, word: nu
       break;
     }
     case EVTCHNSTAT_virq:
-      Atomics.store(events.virqPort, events.virqRow(slot, portVcpu(word), payload), 0);
+      // A virq of the whole domain may notify another vCPU, but is known as vCPU 0's.
+      Atomics.store(events.virqPort, events.virqRow(slot, virqHome(word), payload), 0);
       break;
     case EVTCHNSTAT_pirq:
       Atomics.store(pirqs.port, pirqs.row(slot, payload), 0);
-      Atomics.and(pirqs.state, pirqs.row(slot, payload), ~PIRQ_SHARED);
+      Atomics.and(pirqs.state, pirqs.row(slot, payload), ~(PIRQ_SHARED | PIRQ_IN_SERVICE));
+      markEoi(hypervisor, slot, payload, false);
       break;
     default:
       break;

@@ -19,7 +19,8 @@
  *     virqPort    u16       port bound to a virq: 24 per vCPU row, 0 = none         holder of the event lock
  *     virqOwner   u32×24    slot that receives a global virq                        control domain
  *     watchdogNs  f64×2     deadline of each of a domain's watchdogs, 0 = free      holder of the event lock
- *     armedNs     f64       what the control domain's timer sleeps for, 0 = unknown control domain
+ *     armedNs     f64×2     [0] what the control domain sleeps for, 0 = unknown;   control domain
+ *                           [1] when it last served timers
  *
  * An interdomain channel is changed under the event locks of both domains.
  */
@@ -30,6 +31,10 @@ import type { Geometry } from "./geometry.ts";
 
 /** Ports of one domain at most: what 10 bits name and what the 2-level bitmap holds. */
 export const PORT_COUNT_MAX = 1024;
+/** `armedNs`: what the control domain sleeps for ... */
+export const ARMED = 0;
+/** ... and when it last served timers. */
+export const SERVED = 1;
 /** Watchdog timers of one domain. */
 export const WATCHDOG_COUNT = 2;
 
@@ -91,7 +96,7 @@ export class EventTable {
     this.virqPort = arena.u16(slots * geometry.vcpusPerDomain * NR_VIRQS);
     this.virqOwner = arena.u32(NR_VIRQS);
     this.watchdogNs = arena.f64(slots * WATCHDOG_COUNT);
-    this.armedNs = arena.f64(1);
+    this.armedNs = arena.f64(2);
   }
 
   /** Word of `port`, which must be below `portsPerDomain`. */

@@ -7,6 +7,7 @@
  *     0    IN     the vCPU executes hypervisor code        its own thread
  *     1    PAUSE  park at the gate until cleared           control domain
  *     2    STOP   park for ever; the thread will be ended  control domain
+ *     3    DOWN   park at the gate until cleared           VCPUOP_down and VCPUOP_up
  *
  * The span between enter and leave also is a read-side section: special frames of a dead domain are freed only after
  * every vCPU has been seen outside once (`docs/architecture.md`).
@@ -16,6 +17,7 @@ import type { Platform } from "./platform.ts";
 export const GATE_IN = 1;
 export const GATE_PAUSE = 2;
 export const GATE_STOP = 4;
+export const GATE_DOWN = 8;
 
 /** Enters the hypervisor. Parks first while a pause is requested, for ever when a stop is. */
 export const enterGate = (gates: Int32Array, index: number, platform: Platform): void => {
@@ -23,7 +25,7 @@ export const enterGate = (gates: Int32Array, index: number, platform: Platform):
   for (;;) {
     const word = Atomics.load(gates, index);
     if ((word & GATE_STOP) !== 0) platform.parkForever();
-    if ((word & GATE_PAUSE) !== 0) platform.wait(gates, index, word, Infinity);
+    if ((word & (GATE_PAUSE | GATE_DOWN)) !== 0) platform.wait(gates, index, word, Infinity);
     else if (Atomics.compareExchange(gates, index, 0, GATE_IN) === 0) return;
   }
 };
@@ -34,7 +36,7 @@ export const leaveGate = (gates: Int32Array, index: number, platform: Platform):
   if (before !== GATE_IN) platform.wake(gates, index);
 };
 
-/** Asks for `request` (GATE_PAUSE or GATE_STOP); true when the vCPU is outside already. */
+/** Asks for `request` (GATE_PAUSE, GATE_STOP or GATE_DOWN); true when the vCPU is outside already. */
 export const requestGate = (gates: Int32Array, index: number, request: number): boolean =>
   (Atomics.or(gates, index, request) & GATE_IN) === 0;
 
