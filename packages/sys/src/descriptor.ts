@@ -63,7 +63,7 @@ export const writeAt = (fd: number, { address, lengthBytes }: MemoryRange, offse
 export const Whence = { SET: 0, CUR: 1, END: 2 } as const;
 export type Whence = (typeof Whence)[keyof typeof Whence];
 
-/** Moves the descriptor's offset and gives the new one, which may be a bigint above 2^53. */
+/** Moves the descriptor's offset and gives the new one; rounded above 2^53. */
 export const seek = (fd: number, offsetBytes: number | bigint, whence: Whence): number =>
   // SAFETY: lseek touches no memory.
   resultOf(lseek_()(fd, offsetBytes, whence));
@@ -114,7 +114,7 @@ export type FileAdvice = (typeof FileAdvice)[keyof typeof FileAdvice];
 /** Announces how a run of a file will be used. Length 0 means to the end. */
 export const adviseFile = (fd: number, { offsetBytes, lengthBytes }: ByteRange, advice: FileAdvice): number =>
   // SAFETY: advice only. Unlike the others this function returns a positive errno itself; 0 - 0 is no -0.
-  0 - posix_fadvise()(fd, offsetBytes, lengthBytes, advice);
+  0 - Number(posix_fadvise()(fd, offsetBytes, lengthBytes, advice));
 
 /** Writes a file's contents, and unless `contentsOnly` its other attributes, to its device. */
 export const synchronize = (fd: number, contentsOnly: boolean): number =>
@@ -136,7 +136,10 @@ export const createPipe = ({ nonBlocking }: { readonly nonBlocking: boolean }): 
   return { readFd: view.getInt32(0, true), writeFd: view.getInt32(4, true) };
 };
 
-/** Closes a descriptor. It is gone whatever the result; closing a number twice may hit somebody else's file. */
+/**
+ * Closes a descriptor that this package opened. It is gone whatever the result; closing a number twice may hit somebody
+ * else's file. A Worker closes by itself what it opened through `node:fs`, so such a descriptor must be closed there.
+ */
 export const closeDescriptor = (fd: number): number => {
   assert(Number.isSafeInteger(fd) && fd >= 0);
   // SAFETY: the caller owns the descriptor and forgets it now.

@@ -5,8 +5,8 @@
  * structs lie in a {@link NativeBuffer}. So koffi has nothing to convert, and a call costs the system call plus about
  * 100 ns. Each thread binds for itself, because a module instance belongs to one thread.
  *
- * Result convention: `call` gives what the C function returned when that is not -1, else the negative errno, and
- * neither throws nor allocates. {@link check} turns a negative result into a {@link SystemCallError}.
+ * Result convention: {@link resultOf} gives what the C function returned when that is not -1, else the negative errno,
+ * and neither throws nor allocates. `check` turns a negative result into a `SystemCallError`.
  */
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -16,8 +16,8 @@ import { systemCallNumbers } from "./platform.ts";
 
 type Koffi = typeof import("koffi").default;
 
-/** A C function of numbers. 64-bit arguments that may not fit a number can be given as bigint. */
-export type NativeFunction = (...values: readonly (number | bigint)[]) => number;
+/** A C function of numbers. What does not fit a number without loss is a bigint, both ways. */
+type NativeFunction = (...values: readonly (number | bigint)[]) => number | bigint;
 
 /** koffi, loaded on first use: it takes 15 ms once per process, which commands that map nothing should not pay. */
 export const koffi = lazily((): Koffi => {
@@ -37,13 +37,15 @@ export const bind = (declaration: string): (() => NativeFunction) =>
  * The result of a C function that returns -1 on failure: the result itself, or the negative errno.
  * Must come right after the call: errno belongs to the thread and the next failing call overwrites it.
  */
-export const resultOf = (returned: number): number => (returned === -1 ? -koffi().errno() : returned);
+export const resultOf = (returned: number | bigint): number =>
+  // A failure must never look like success, so an errno of 0, which no failing call leaves, becomes EIO.
+  returned === -1 ? -(koffi().errno() || constants.errno.EIO) : Number(returned);
 
 /** How often an interrupted call is tried again before its EINTR is handed to the caller. */
 const INTERRUPTS_MAX = 64;
 
 /** As {@link resultOf}, for a call that is made again when a signal interrupted it before it did anything. */
-export const retried = (call: () => number): number => {
+export const retried = (call: () => number | bigint): number => {
   for (let attempt = 1; ; attempt++) {
     const result = resultOf(call());
     if (result !== -constants.errno.EINTR || attempt === INTERRUPTS_MAX) return result;

@@ -6,9 +6,10 @@
  * the caller reserved for itself and still keeps, normally a 4 GiB shared WebAssembly memory that somebody references.
  * MAP_FIXED replaces whatever is there without asking, so a stale base address destroys somebody else's memory.
  *
- * At `vm.max_map_count` every `mapFrames` and `reserve` fails with `ENOMEM`, also one that would only replace a mapping
- * or make fewer of them; `protect`, `advise` and `unmap` fail only if they would have to split a mapping. So a page that
- * is a mapping of its own can still be taken away then by `protect` with PROT_NONE.
+ * At `vm.max_map_count` what needs one more mapping fails with `ENOMEM`: a new mapping, or splitting one (`unmap` and
+ * `protect` too). The kernel lets a process come to one above the limit, and there every `mapFrames` and `reserve` fails,
+ * also one that would only replace mappings. What still works then is `protect`, `advise` and `unmap` over whole
+ * mappings: a page that is a mapping of its own can be taken away by `protect` with PROT_NONE.
  *
  * Other errors: `EINVAL` for a bad alignment or offset, `EBADF`, `EACCES` when the descriptor does not
  * allow the protection, `EPERM` when a seal forbids it, `EAGAIN` when locked memory would exceed RLIMIT_MEMLOCK.

@@ -4,7 +4,7 @@
  */
 import { constants, release } from "node:os";
 import { url as inspectorUrl } from "node:inspector";
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readSync } from "node:fs";
 import { vmaCount, vmaCountMax } from "./address-space.ts";
 import { closeDescriptor, punchHole } from "./descriptor.ts";
 import { openDescriptorCount, overcommitMode, resourceLimit } from "./machine.ts";
@@ -101,7 +101,8 @@ const openat2 = (): Finding => {
 };
 
 const secretMemory = (): Finding => {
-  const fd = createSecretMemfd(PAGE_BYTES);
+  const fd = openSecret();
+  if (typeof fd !== "number") return fd;
   try {
     const address = mapAnywhere({ fd, offsetBytes: 0, lengthBytes: PAGE_BYTES, protection: PROT_READ_WRITE });
     try {
@@ -114,6 +115,17 @@ const secretMemory = (): Finding => {
     }
   } finally {
     closeDescriptor(fd);
+  }
+};
+
+const openSecret = (): number | Finding => {
+  try {
+    return createSecretMemfd(PAGE_BYTES);
+  } catch (error) {
+    if (!(error instanceof SystemCallError && error.errno === constants.errno.ENOSYS)) throw error;
+    // The kernel lists the parameter secretmem.enable whenever secret memory is built in.
+    if (existsSync("/sys/module/secretmem")) return missing("disabled in this kernel", "boot with secretmem.enable=1");
+    return missing("absent from this kernel", "use Linux 5.14 or newer with CONFIG_SECRETMEM");
   }
 };
 
@@ -205,7 +217,7 @@ const remedies: ReadonlyMap<string, string> = new Map([
     "start Node without flags that disable WebAssembly's trap handler, and without a limit on address space (ulimit -v)",
   ],
   ["openat2", "allow openat2 in the seccomp profile; Linux 5.6 or newer has it"],
-  ["memfd-secret", "boot Linux 5.14 or newer with secretmem.enable=1, and allow memfd_secret in the seccomp profile"],
+  ["memfd-secret", "allow memfd_secret in the seccomp profile"],
   ["userfaultfd", "use Linux 6.7 or newer, and allow userfaultfd in the seccomp profile"],
   ["pagemap-scan", "use Linux 6.7 or newer with userfaultfd allowed"],
 ]);

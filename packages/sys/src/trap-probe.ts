@@ -25,7 +25,7 @@ const relevantFlag = /^--(no-?)?(wasm|liftoff|turbofan|disable-wasm|enable-wasm|
 
 /** @param flags the flags of the process to ask about. */
 export const tryTraps = async (flags: readonly string[] = process.execArgv): Promise<TrapOutcome> => {
-  const program = fileURLToPath(new URL("trap-child.js", import.meta.url));
+  const program = fileURLToPath(new URL("./trap-child.js", import.meta.url));
   const child = spawn(
     process.execPath,
     [...flags.filter((flag) => relevantFlag.test(flag.replaceAll("_", "-"))), program],

@@ -41,16 +41,13 @@ after(() => {
 });
 const CLOSED = 1_000_000;
 
-const entriesAfter = (fd: number, cookie: bigint): readonly DirectoryEntry[] => {
-  const entries = readDirectory(fd, cookie);
-  assert.ok(typeof entries !== "number", String(entries));
-  return entries;
+/** A result that is no negative errno. */
+const must = <T>(result: T | number): T => {
+  if (typeof result === "number") throw new Error(`unexpected result ${String(result)}`);
+  return result;
 };
+const entriesAfter = (fd: number, cookie: bigint): readonly DirectoryEntry[] => must(readDirectory(fd, cookie));
 const nameOf = (entry: DirectoryEntry): string => Buffer.from(entry.name).toString();
-const must = <T>(value: T | number): T => {
-  assert.ok(typeof value !== "number", String(value));
-  return value;
-};
 
 describe("readDirectory", () => {
   it("gives every entry once over many reads, with type and inode, and ends with an empty list", () => {

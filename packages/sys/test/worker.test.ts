@@ -56,19 +56,6 @@ describe("Workers", () => {
     assert.equal(mapFrames(base, 2 * PAGE_BYTES, PROT_READ_WRITE, fd, 0), 0);
     words[0] = 1;
     words[PAGE_BYTES / 4] = 2;
-    const worker = startWorker(
-      `const words = new Int32Array(workerData.buffer);
-       const stop = workerData.stop;
-       const seen = new Set();
-       parentPort.postMessage("ready");
-       let reads = 0;
-       while (Atomics.load(stop, 0) === 0) { seen.add(words[0]); reads++; }
-       parentPort.postMessage({ seen: [...seen].sort(), reads });`,
-      { buffer: memory.buffer, stop: new Int32Array(new SharedArrayBuffer(4)) },
-    );
-    await once(worker, "message");
-    await worker.terminate();
-
     const stop = new Int32Array(new SharedArrayBuffer(4));
     const reader = startWorker(
       `const words = new Int32Array(workerData.buffer);
