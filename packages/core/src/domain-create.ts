@@ -7,10 +7,10 @@ import assert from "node:assert/strict";
 import { allocateFrames } from "./buddy.ts";
 import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE, DOMID_COUNT, DOMID_RETIRED, DOM0_SLOT } from "./domain-table.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
+import { createEvents } from "./event-lifetime.ts";
 import { GATE_PAUSE } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
-import { VCPU_DOWN, VCPU_INITIALISED, VCPU_OFFLINE } from "./vcpu-table.ts";
 
 /** What a new domain is like. */
 export interface DomainSpec {
@@ -86,6 +86,7 @@ export const fillRow = (hypervisor: Hypervisor, slot: number, spec: DomainSpec, 
   hypervisor.consoles.reset(slot, now);
   hypervisor.hvmParams.reset(slot);
   fillVcpus(hypervisor, slot, frame);
+  createEvents(hypervisor, slot);
 };
 
 /** Zeroes every column of a row except `state`, `generation` and the trace. */
@@ -168,26 +169,13 @@ const freeSlot = (hypervisor: Hypervisor): number => {
   return -1;
 };
 
-/** vCPUs at birth: held at their gates, the first one up, their vcpu_info in shared_info. */
+/** vCPUs at birth: held at their gates, their vcpu_info in shared_info. */
 const fillVcpus = (hypervisor: Hypervisor, slot: number, frame: number): void => {
-  const { domains, vcpus, platform } = hypervisor;
-  const now = platform.now();
-  vcpus.futexMask[slot] = 0;
+  const { domains, vcpus } = hypervisor;
   for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) {
     const index = vcpus.index(slot, vcpu);
-    for (const column of zeroAtBirth(hypervisor)) column[index] = 0;
-    vcpus.timeInState.fill(0, index * 4, index * 4 + 4);
-    vcpus.state[index] = VCPU_OFFLINE;
-    vcpus.flags[index] = vcpu === 0 ? VCPU_INITIALISED : VCPU_DOWN;
     vcpus.vcpuInfo[index] = frame * FRAME_BYTES + vcpu * VCPU_INFO_BYTES;
-    vcpus.stateSinceNs[index] = now;
     domains.gateSeen[index] = domains.serial[GRACE_EPOCH]!;
     Atomics.store(vcpus.gate, index, slot === DOM0_SLOT ? 0 : GATE_PAUSE);
   }
 };
-
-const zeroAtBirth = ({ vcpus }: Hypervisor): readonly (Int32Array | Uint32Array | Float64Array)[] => [
-  vcpus.wake, vcpus.pollPort, vcpus.futexKey, vcpus.runstateArea, vcpus.timeArea, vcpus.singleshotNs, vcpus.periodicNs,
-  vcpus.periodicNextNs, vcpus.cpuNs, vcpus.tag, vcpus.startRequest, vcpus.entry, vcpus.stack, vcpus.argument,
-  vcpus.infoFrame, vcpus.futexState, vcpus.futexTicket,
-];

@@ -26,13 +26,12 @@ import { freeFrames } from "./buddy.ts";
 import { releaseSlot } from "./domain-create.ts";
 import { announce, requestVcpus } from "./domain-ops.ts";
 import { DOM0_SLOT, DOMID_RETIRED } from "./domain-table.ts";
+import { releaseEvents } from "./event-lifetime.ts";
 import { closeAllPorts } from "./event-reset.ts";
-import { putFrame } from "./frame-reference.ts";
 import { GATE_IN, GATE_STOP } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { relinquishMemory } from "./memory-populate.ts";
-import { PIRQ_COUNT } from "./pirq-table.ts";
 import { returnVirqs } from "./virq.ts";
 
 /** Stages in their order; the index is what `DomainTable.reapStage` holds. */
@@ -178,18 +177,8 @@ const graceOver = (hypervisor: Hypervisor, slot: number): boolean => {
 
 /** Frees the frames that the hypervisor kept for the domain, and lets go of what the domain held of others. */
 const freeSpecial = (hypervisor: Hypervisor, slot: number): void => {
-  const { domains, vcpus, pirqs, consoles, platform } = hypervisor;
-  for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) {
-    const index = vcpus.index(slot, vcpu);
-    const infoFrame = vcpus.infoFrame[index]!;
-    vcpus.vcpuInfo[index] = 0;
-    vcpus.infoFrame[index] = 0;
-    if (infoFrame !== 0) putFrame(hypervisor, infoFrame - 1);
-  }
-  const eoiFrame = pirqs.eoiFrame[slot]!;
-  pirqs.eoiFrame[slot] = 0;
-  if (eoiFrame !== 0) putFrame(hypervisor, eoiFrame - 1);
-  pirqs.irq.fill(0, slot * PIRQ_COUNT, (slot + 1) * PIRQ_COUNT);
+  const { domains, consoles, platform } = hypervisor;
+  releaseEvents(hypervisor, slot);
   const frame = domains.sharedInfo[slot]! - 1;
   domains.sharedInfo[slot] = 0;
   domains.sharedInfoGfn[slot] = 0;

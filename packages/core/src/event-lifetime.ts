@@ -46,7 +46,7 @@ const clearVcpus = (hypervisor: Hypervisor, slot: number): void => {
   const end = from + vcpus.perDomain;
   for (let index = from; index < end; index += 1) takeStartRequest(hypervisor, index);
   const columns = [
-    vcpus.pollPort, vcpus.runstateArea, vcpus.timeArea, vcpus.singleshotNs, vcpus.periodicNs, vcpus.periodicNextNs,
+    vcpus.tag, vcpus.pollPort, vcpus.runstateArea, vcpus.timeArea, vcpus.singleshotNs, vcpus.periodicNs, vcpus.periodicNextNs,
     vcpus.cpuNs, vcpus.flags, vcpus.entry, vcpus.stack, vcpus.argument, vcpus.infoFrame,
   ];
   for (const column of columns) column.fill(0, from, end);
