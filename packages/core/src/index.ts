@@ -98,6 +98,87 @@ export { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
 export { memoryOp } from "./memory-op.ts";
 export { auditMemory } from "./audit-memory.ts";
 
+// Events.
+export { eventChannelOp } from "./event-channel-op.ts";
+export {
+  clearPending,
+  isPending,
+  isUpcallDeliverable,
+  isUpcallPending,
+  maskPort,
+  sendPort,
+  setPending,
+  takePending,
+  unmaskPort,
+} from "./event-delivery.ts";
+export {
+  allocatePort,
+  allocateUnbound,
+  bindInterdomain,
+  bindIpi,
+  bindPirq,
+  bindVcpu,
+  bindVirq,
+  closeAnyPort,
+  closePort,
+} from "./event-ports.ts";
+export { portKind, portPayload, portRemotePort, portRemoteSlot, portVcpu, portWord } from "./event-table.ts";
+export { beginReset, closeAllPorts, continueReset, openPortCount, RESET_MORE, resetEvents } from "./event-reset.ts";
+export { createEvents, releaseEvents } from "./event-lifetime.ts";
+export { DELAY_FIRST_NS, DELAY_MAX_NS, EventThrottle, lateEoiDelayNs, SPURIOUS_FREE_COUNT } from "./event-throttle.ts";
+export { raiseGlobalVirq, raiseVirq, returnVirqs, setVirqOwner, virqKind } from "./virq.ts";
+export { auditEvents } from "./audit-events.ts";
+
+// Physical interrupts.
+export { physdevOp } from "./physdev-op.ts";
+export {
+  endPirq,
+  isIrqPermitted,
+  isPirqPending,
+  lowerPirq,
+  mapPirq,
+  permitIrq,
+  raisePirq,
+  reservePirq,
+  resumePirq,
+  unmapPirq,
+} from "./pirq.ts";
+export { GSI_COUNT, IRQ_COUNT, IRQ_MSI_BASE, PIRQ_COUNT } from "./pirq-table.ts";
+
+// vCPUs, blocking and time.
+export { schedOp } from "./sched-op.ts";
+export { vcpuOp } from "./vcpu-op.ts";
+export { blockVcpu, cancelBlock, passGate, prepareBlock, wakeVcpu } from "./block.ts";
+export {
+  FUTEX_FAULT,
+  FUTEX_NOT_EQUAL,
+  FUTEX_TIMED_OUT,
+  FUTEX_WOKEN,
+  guestNotify,
+  guestWait32,
+  guestWait64,
+} from "./futex.ts";
+export { busyNs, changeRunstate, runstate } from "./runstate.ts";
+export { refreshTime, updateSystemTime, updateWallClock } from "./system-time.ts";
+export { expireTimers, nextTimer, setPeriodic, setSingleshot, setTimerOp, stopTimers } from "./timers.ts";
+export { earliestDeadline, SERVICE_INTERVAL_NS, serviceTimers } from "./timer-service.ts";
+export { setWatchdog } from "./watchdog.ts";
+export {
+  beginVcpu,
+  bringUp,
+  endVcpu,
+  initialiseVcpu,
+  isBlocked,
+  isUp,
+  onlineVcpuCount,
+  requestVcpuStart,
+  takeDown,
+  takeStartRequest,
+  vcpuStartRequests,
+} from "./vcpu-life.ts";
+export type { VcpuEntry, VcpuStartRequest } from "./vcpu-life.ts";
+export { VCPU_BLOCKED, VCPU_OFFLINE, VCPU_RUNNABLE, VCPU_RUNNING } from "./vcpu-table.ts";
+
 // For tests and simulation.
 export { FakeMmu } from "./fake-mmu.ts";
 export type { MmuCall } from "./fake-mmu.ts";
