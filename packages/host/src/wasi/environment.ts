@@ -1,7 +1,7 @@
 /**
  * What a program starts with and asks the machine for: arguments, environment, clocks, random bytes, its own end.
  */
-import type { Session } from "./context.ts";
+import type { Session, WasiClock } from "./context.ts";
 import { refuse } from "./errno.ts";
 import { storeU64 } from "./guest-numbers.ts";
 import { ClockId } from "./layouts.ts";
@@ -52,11 +52,24 @@ export const clockResGet = ({ memory }: Session, id: number, result: number): nu
 
 /** The precision that the guest can do with is not looked at: every clock is as precise as it gets. */
 export const clockTimeGet = ({ memory, context }: Session, id: number, _precision: bigint, result: number): number => {
-  const { clock } = context;
-  const clocks = [clock.realtime, clock.monotonic, clock.processCpu, clock.threadCpu];
-  const time = clocks[id]?.call(clock);
+  const time = timeOf(context.clock, id);
   if (time === undefined) return refuse("INVAL");
   return storeU64(memory, result, time) ? 0 : refuse("FAULT");
+};
+
+const timeOf = (clock: WasiClock, id: number): bigint | undefined => {
+  switch (id) {
+    case ClockId.REALTIME:
+      return clock.realtime();
+    case ClockId.MONOTONIC:
+      return clock.monotonic();
+    case ClockId.PROCESS_CPUTIME:
+      return clock.processCpu();
+    case ClockId.THREAD_CPUTIME:
+      return clock.threadCpu();
+    default:
+      return undefined;
+  }
 };
 
 /** Most random bytes of one call; whoever needs more calls again. */

@@ -8,8 +8,8 @@
 /** The right for the operation is missing. Linux has no such number: this one is ours, outside its range. */
 export const ENOTCAPABLE = 4096;
 
-/** WASI's name, WASI's number, Linux's number. */
-const errnos = {
+/** Every error of WASI: its name without the E, its number there, its number on Linux. */
+export const errnos = {
   SUCCESS: [0, 0],
   TOOBIG: [1, 7],
   ACCES: [2, 13],
@@ -92,23 +92,11 @@ const errnos = {
 /** The name of a WASI error, without the E. */
 export type WasiErrnoName = keyof typeof errnos;
 
-const names = Object.keys(errnos) as WasiErrnoName[];
-
-/** WASI's number of every error, by name. */
-export const WASI_ERRNO = Object.fromEntries(names.map((name) => [name, errnos[name][0]])) as {
-  readonly [Name in WasiErrnoName]: number;
-};
-
-/** Linux's number of every error, by WASI's name. */
-export const LINUX_ERRNO = Object.fromEntries(names.map((name) => [name, errnos[name][1]])) as {
-  readonly [Name in WasiErrnoName]: number;
-};
-
-const wasiOfLinux = new Uint8Array(ENOTCAPABLE + 1).fill(WASI_ERRNO.IO);
-for (const name of names) wasiOfLinux[LINUX_ERRNO[name]] = WASI_ERRNO[name];
+const wasiOfLinux = new Uint8Array(ENOTCAPABLE + 1).fill(errnos.IO[0]);
+for (const [wasi, linux] of Object.values(errnos)) wasiOfLinux[linux] = wasi;
 
 /** The WASI errno for a result: 0 for a success, IO for an error that WASI has no word for. */
-export const wasiErrno = (result: number): number => (result >= 0 ? 0 : (wasiOfLinux[-result] ?? WASI_ERRNO.IO));
+export const wasiErrno = (result: number): number => (result >= 0 ? 0 : (wasiOfLinux[-result] ?? errnos.IO[0]));
 
 /** A refusal, ready to be returned: `refuse("BADF")` is -9. */
-export const refuse = (name: WasiErrnoName): number => -LINUX_ERRNO[name];
+export const refuse = (name: WasiErrnoName): number => -errnos[name][1];

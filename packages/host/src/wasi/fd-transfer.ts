@@ -98,7 +98,7 @@ const readBytes = (session: Session, row: number, lengthBytes: number, offset: n
   const range = { address: bounce.address, lengthBytes };
   if (offset !== AT_DESCRIPTOR) return readAt(hostFd, range, offset);
   const wait = (descriptors.fdflags[row]! & Fdflag.NONBLOCK) === 0;
-  switch (descriptors.kind[row]) {
+  switch (descriptors.kind[row]!) {
     case DescriptorKind.STDIO:
       return context.stdio.read(hostFd, bounce.bytes.subarray(0, lengthBytes), wait);
     case DescriptorKind.STREAM:
@@ -126,7 +126,7 @@ const writeBytes = (session: Session, row: number, lengthBytes: number, offset: 
   const range = { address: bounce.address, lengthBytes };
   if (offset !== AT_DESCRIPTOR) return writeAt(hostFd, range, offset);
   const wait = (descriptors.fdflags[row]! & Fdflag.NONBLOCK) === 0;
-  switch (descriptors.kind[row]) {
+  switch (descriptors.kind[row]!) {
     case DescriptorKind.STDIO:
       return context.stdio.write(hostFd, bounce.bytes.subarray(0, lengthBytes), wait);
     case DescriptorKind.STREAM:

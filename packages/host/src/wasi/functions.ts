@@ -61,10 +61,7 @@ import {
 } from "./signatures.ts";
 
 type Handlers = {
-  readonly [Name in WasiFunctionName]: (
-    session: Session,
-    ...values: WasiArguments<(typeof wasiParameters)[Name]>
-  ) => number;
+  readonly [Name in WasiFunctionName]: (session: Session, ...values: WasiArguments<Name>) => number;
 };
 
 const handlers: Handlers = {
@@ -145,8 +142,9 @@ const doorTo = (session: Session, handler: AnyHandler, letters: string): WasiImp
 export const createWasi = (context: WasiContext, module: WasiModule): WasiImports => {
   const session = createSession(context, module);
   const imports: Record<string, WasiImport> = Object.create(null);
-  for (const { name } of wasiSignatures(module)) {
-    imports[name] = doorTo(session, handlers[name] as AnyHandler, wasiParameters[name]);
-  }
+  const letters: Readonly<Record<string, string>> = wasiParameters;
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `Handlers` checked each against its letters.
+  const untyped = handlers as unknown as Readonly<Record<string, AnyHandler>>;
+  for (const { name } of wasiSignatures(module)) imports[name] = doorTo(session, untyped[name]!, letters[name]!);
   return Object.freeze(imports);
 };

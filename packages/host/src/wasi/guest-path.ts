@@ -4,7 +4,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { PATH_BYTES_MAX, type Session } from "./context.ts";
-import { ENOTCAPABLE, LINUX_ERRNO, refuse } from "./errno.ts";
+import { ENOTCAPABLE, refuse } from "./errno.ts";
 
 /** A path's bytes, good until the next call with the same `which`, or a negative errno. */
 export type GuestPath = Uint8Array | number;
@@ -30,4 +30,4 @@ export const isAbsolute = (path: Uint8Array): boolean => path[0] === 0x2f;
  * The result of an operation beneath a directory. The kernel says `EXDEV` when a path would leave it: the guest has no
  * capability for what lies outside.
  */
-export const beneath = (result: number): number => (result === -LINUX_ERRNO.XDEV ? -ENOTCAPABLE : result);
+export const beneath = (result: number): number => (result === refuse("XDEV") ? -ENOTCAPABLE : result);

@@ -1,7 +1,7 @@
 export type { WasiClock, WasiContext, WasiMemory, WasiPreopen, WasiStdio } from "./context.ts";
 export { STREAM_HANGUP, STREAM_READABLE, STREAM_WRITABLE } from "./context.ts";
 export { DESCRIPTOR_COUNT_DEFAULT, DESCRIPTOR_COUNT_MAX, DescriptorTable } from "./descriptor-table.ts";
-export { WASI_ERRNO } from "./errno.ts";
+export { wasiErrno } from "./errno.ts";
 export { createWasi } from "./functions.ts";
 export type { WasiImport, WasiImports } from "./functions.ts";
 export { Filetype } from "./layouts.ts";

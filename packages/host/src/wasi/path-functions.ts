@@ -19,11 +19,12 @@ import {
 } from "@xenolith/sys";
 import type { Session } from "./context.ts";
 import { useDirectory, useWritableDirectory } from "./descriptor-use.ts";
-import { ENOTCAPABLE, LINUX_ERRNO, refuse } from "./errno.ts";
+import { ENOTCAPABLE, refuse } from "./errno.ts";
 import { storeFilestat, timeChanges } from "./file-attributes.ts";
 import { beneath, fetchPath, isAbsolute } from "./guest-path.ts";
 import { LOOKUP_SYMLINK_FOLLOW } from "./layouts.ts";
 import { Right } from "./rights.ts";
+import type { WasiArguments } from "./signatures.ts";
 
 /** The longest link text that Linux makes. */
 const LINK_BYTES_MAX = 4096;
@@ -54,14 +55,8 @@ const changeName = (
   return result;
 };
 
-export const pathFilestatGet = (
-  session: Session,
-  fd: number,
-  lookup: number,
-  address: number,
-  length: number,
-  result: number,
-): number => {
+export const pathFilestatGet = (session: Session, ...values: WasiArguments<"path_filestat_get">): number => {
+  const [fd, lookup, address, length, result] = values;
   if (lookup > LOOKUP_SYMLINK_FOLLOW) return refuse("INVAL");
   const row = useDirectory(session, fd, Right.PATH_FILESTAT_GET);
   if (row < 0) return row;
@@ -72,16 +67,8 @@ export const pathFilestatGet = (
   return typeof status === "number" ? beneath(status) : storeFilestat(session, status, result);
 };
 
-export const pathFilestatSetTimes = (
-  session: Session,
-  fd: number,
-  lookup: number,
-  address: number,
-  length: number,
-  accessed: bigint,
-  modified: bigint,
-  flags: number,
-): number => {
+export const pathFilestatSetTimes = (session: Session, ...values: WasiArguments<"path_filestat_set_times">): number => {
+  const [fd, lookup, address, length, accessed, modified, flags] = values;
   const changes = timeChanges(accessed, modified, flags);
   if (changes === undefined || lookup > LOOKUP_SYMLINK_FOLLOW) return refuse("INVAL");
   const follow = lookup === LOOKUP_SYMLINK_FOLLOW;
@@ -90,15 +77,8 @@ export const pathFilestatSetTimes = (
   );
 };
 
-export const pathReadlink = (
-  session: Session,
-  fd: number,
-  address: number,
-  length: number,
-  target: number,
-  targetLength: number,
-  result: number,
-): number => {
+export const pathReadlink = (session: Session, ...values: WasiArguments<"path_readlink">): number => {
+  const [fd, address, length, target, targetLength, result] = values;
   const { descriptors, memory, bounce } = session;
   const row = useDirectory(session, fd, Right.PATH_READLINK);
   if (row < 0) return row;
@@ -114,14 +94,8 @@ export const pathReadlink = (
 };
 
 /** A link's text that starts at the root means the host's root to every other program: refused. */
-export const pathSymlink = (
-  session: Session,
-  targetAddress: number,
-  targetLength: number,
-  fd: number,
-  address: number,
-  length: number,
-): number => {
+export const pathSymlink = (session: Session, ...values: WasiArguments<"path_symlink">): number => {
+  const [targetAddress, targetLength, fd, address, length] = values;
   const target = fetchPath(session, 1, targetAddress, targetLength);
   if (typeof target === "number") return target;
   if (isAbsolute(target)) return -ENOTCAPABLE;
@@ -131,30 +105,15 @@ export const pathSymlink = (
 };
 
 /** Following a link to what gets a second name is not supported, as in other implementations. */
-export const pathLink = (
-  session: Session,
-  oldFd: number,
-  lookup: number,
-  oldAddress: number,
-  oldLength: number,
-  newFd: number,
-  newAddress: number,
-  newLength: number,
-): number => {
+export const pathLink = (session: Session, ...values: WasiArguments<"path_link">): number => {
+  const [oldFd, lookup, oldAddress, oldLength, newFd, newAddress, newLength] = values;
   if (lookup !== 0) return refuse("INVAL");
   const rights = { from: Right.PATH_LINK_SOURCE, to: Right.PATH_LINK_TARGET };
   return changeNames(session, { oldFd, oldAddress, oldLength, newFd, newAddress, newLength }, rights, linkBeneath);
 };
 
-export const pathRename = (
-  session: Session,
-  oldFd: number,
-  oldAddress: number,
-  oldLength: number,
-  newFd: number,
-  newAddress: number,
-  newLength: number,
-): number => {
+export const pathRename = (session: Session, ...values: WasiArguments<"path_rename">): number => {
+  const [oldFd, oldAddress, oldLength, newFd, newAddress, newLength] = values;
   const rights = { from: Right.PATH_RENAME_SOURCE, to: Right.PATH_RENAME_TARGET };
   return changeNames(session, { oldFd, oldAddress, oldLength, newFd, newAddress, newLength }, rights, renameBeneath);
 };
@@ -204,7 +163,7 @@ const changeBetween = (
   const from = { directoryFd: descriptors.hostFd[rows.from]!, path: oldPath };
   const to = { directoryFd: descriptors.hostFd[rows.to]!, path: newPath };
   const result = change(from, to);
-  const escapes = result === -LINUX_ERRNO.XDEV && (leadsOut(from) || leadsOut(to));
+  const escapes = result === refuse("XDEV") && (leadsOut(from) || leadsOut(to));
   return escapes ? -ENOTCAPABLE : result;
 };
 
@@ -212,5 +171,5 @@ const changeBetween = (
 const leadsOut = ({ directoryFd, path }: Place): boolean => {
   const fd = openBeneath(directoryFd, path, { flags: OpenFlag.PATH | OpenFlag.NO_FOLLOW });
   if (fd >= 0) closeDescriptor(fd);
-  return fd === -LINUX_ERRNO.XDEV;
+  return fd === refuse("XDEV");
 };

@@ -12,6 +12,7 @@ import { filetypeOf } from "./file-attributes.ts";
 import { beneath, fetchPath } from "./guest-path.ts";
 import { Fdflag, Filetype, LOOKUP_SYMLINK_FOLLOW, Oflag } from "./layouts.ts";
 import { READING_RIGHTS, Right, rightsFor, rightsOf, WRITING_RIGHTS } from "./rights.ts";
+import type { WasiArguments } from "./signatures.ts";
 
 const ALL_OFLAGS = Oflag.CREAT | Oflag.DIRECTORY | Oflag.EXCL | Oflag.TRUNC;
 const ALL_FDFLAGS = Fdflag.APPEND | Fdflag.DSYNC | Fdflag.NONBLOCK | Fdflag.RSYNC | Fdflag.SYNC;
@@ -28,18 +29,8 @@ interface Request {
   readonly fdflags: number;
 }
 
-export const pathOpen = (
-  session: Session,
-  fd: number,
-  lookup: number,
-  pathAddress: number,
-  pathLength: number,
-  oflags: number,
-  base: bigint,
-  inheriting: bigint,
-  fdflags: number,
-  result: number,
-): number => {
+export const pathOpen = (session: Session, ...values: WasiArguments<"path_open">): number => {
+  const [fd, lookup, pathAddress, pathLength, oflags, base, inheriting, fdflags, result] = values;
   const isKnown = lookup <= LOOKUP_SYMLINK_FOLLOW && oflags <= ALL_OFLAGS && fdflags <= ALL_FDFLAGS;
   if (!isKnown) return refuse("INVAL");
   const row = useDirectory(session, fd, neededRights(oflags));

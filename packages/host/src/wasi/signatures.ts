@@ -65,17 +65,17 @@ export type WasiModule = (typeof WASI_MODULES)[number];
 
 /** A function that a guest may import. */
 export interface WasiSignature {
-  readonly name: WasiFunctionName;
+  readonly name: string;
   readonly params: readonly ("i32" | "i64")[];
   readonly results: readonly "i32"[];
 }
 
 /** Functions that `wasi_unstable` does not have. */
-const newerThanUnstable: ReadonlySet<WasiFunctionName> = new Set(["sock_accept"]);
+const newerThanUnstable: ReadonlySet<string> = new Set(["sock_accept"]);
 
 const signature = ([name, letters]: [string, string]): WasiSignature => ({
-  name: name as WasiFunctionName,
-  params: [...letters].map((letter) => (letter === "I" ? "i64" : "i32")),
+  name,
+  params: Array.from(letters, (letter) => (letter === "I" ? "i64" : "i32")),
   results: name === "proc_exit" ? [] : ["i32"],
 });
 
@@ -85,7 +85,9 @@ export const wasiSignatures = (module: WasiModule): readonly WasiSignature[] =>
     .map(signature)
     .filter(({ name }) => module !== "wasi_unstable" || !newerThanUnstable.has(name));
 
-/** Argument types of a function, from its parameter letters, as the handlers get them (i32 unsigned). */
-export type WasiArguments<Letters extends string> = Letters extends `${infer First}${infer Rest}`
-  ? [First extends "I" ? bigint : number, ...WasiArguments<Rest>]
+/** What the handler of a function gets after its session: i32s unsigned, i64s signed. */
+export type WasiArguments<Name extends WasiFunctionName> = ValuesOf<(typeof wasiParameters)[Name]>;
+
+type ValuesOf<Letters extends string> = Letters extends `${infer First}${infer Rest}`
+  ? [First extends "I" ? bigint : number, ...ValuesOf<Rest>]
   : [];
