@@ -154,3 +154,8 @@ export function packageFile(name: string, path: string): string {
 
 /** Directory of the test sources (tests run from `dist`). */
 export const sourceDirectory = join(dirname(new URL(import.meta.url).pathname), "..", "..", "test");
+
+/** A custom section with four bytes of content. */
+export function customSection(name: string): Uint8Array {
+  return Uint8Array.from([0, name.length + 5, name.length, ...Buffer.from(name), 1, 2, 3, 4]);
+}
