@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as abi from "@xenolith/abi";
+import fc from "fast-check";
+import { hookRun } from "../src/address-space.ts";
+import { GuestMemory, SCRATCH_BYTES } from "../src/guest-memory.ts";
+import { p2mMfn, P2M_GRANT_RO, P2M_GRANT_RW, P2M_RAM_RO, P2M_SECRET } from "../src/p2m.ts";
+import { addGuest, createWorld, PAGE, populate, range } from "./memory-fixture.ts";
+import type { Guest, World } from "./memory-fixture.ts";
+
+/** A guest with pages at gfns 0-3 (contiguous) and 8, whose bytes count up. */
+const setUp = (): { world: World; guest: Guest; memory: GuestMemory } => {
+  const world = createWorld();
+  const guest = addGuest(world, 16);
+  assert.equal(populate(guest, [...range(0, 4), 8]), 5);
+  const memory = new GuestMemory(world.hypervisor, guest.slot);
+  assert.equal(memory.copyToGuest(0, Uint8Array.from({ length: 4 * PAGE }, (_, index) => index % 251)), 0);
+  return { world, guest, memory };
+};
+
+const hookAs = (world: World, guest: Guest, gfn: number, mfn: number, type: number): void => {
+  const { hypervisor } = world;
+  const lock = hypervisor.locks.id("p2m", guest.slot);
+  hypervisor.locks.acquire(lock);
+  assert.equal(hookRun(hypervisor, guest.slot, gfn, mfn, 1, type), 0);
+  hypervisor.locks.release(lock);
+};
+
+describe("guest memory", () => {
+  it("reads and writes numbers of 8, 16 and 32 bits at any alignment, also across pages", () => {
+    const { memory, world, guest } = setUp();
+    for (const address of [0, 1, 2, 3, 4093, 4094, 4095, 8191]) {
+      assert.ok(memory.writeU32(address, 0xdead_beef));
+      assert.equal(memory.readU32(address), 0xdead_beef);
+      assert.equal(world.mmu.read(guest.base, address), 0xef);
+      assert.ok(memory.writeU16(address, 0x8001));
+      assert.equal(memory.readU16(address), 0x8001);
+      assert.ok(memory.writeU8(address, 0xff));
+      assert.equal(memory.readU8(address), 0xff);
+    }
+  });
+  it("fetches a struct to scratch and stores it from there; single numbers do not disturb it", () => {
+    const { memory } = setUp();
+    assert.ok(memory.fetch(10, 20));
+    assert.equal(memory.scratch.getUint8(19), 29);
+    assert.equal(memory.readU32(100), 0x6766_6564);
+    assert.equal(memory.scratch.getUint8(0), 10);
+    assert.ok(memory.fetchAt(PAGE - 4, 8, 100));
+    assert.equal(memory.scratch.getUint8(104), PAGE % 251);
+    assert.ok(memory.fetch(0, SCRATCH_BYTES));
+    memory.scratch.setUint8(0, 77);
+    assert.ok(memory.store(8 * PAGE, 1));
+    assert.equal(memory.readU8(8 * PAGE), 77);
+  });
+  it("copies exactly the bytes asked for, whatever the pages behind them", () => {
+    const { memory } = setUp();
+    const expected = Uint8Array.from({ length: 4 * PAGE }, (_, index) => index % 251);
+    const lengths = fc.integer({ min: 0, max: 3 * PAGE });
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: PAGE }), lengths, (address, length) => {
+        const target = new Uint8Array(length + 2).fill(0xaa);
+        assert.equal(memory.copyFromGuest(address, target.subarray(1, length + 1)), 0);
+        assert.deepEqual(target.subarray(1, length + 1), expected.subarray(address, address + length));
+        assert.deepEqual([target[0], target.at(-1)], [0xaa, 0xaa]);
+      }),
+    );
+  });
+  it("answers -EFAULT and copies nothing when any page of the range is absent", () => {
+    const { memory, world, guest } = setUp();
+    const target = new Uint8Array(2 * PAGE).fill(0xaa);
+    assert.equal(memory.copyFromGuest(3 * PAGE, target), -abi.EFAULT);
+    assert.ok(target.every((byte) => byte === 0xaa));
+    assert.equal(memory.copyToGuest(3 * PAGE, target), -abi.EFAULT);
+    assert.equal(world.mmu.read(guest.base, 3 * PAGE), (3 * PAGE) % 251);
+    assert.equal(memory.readU32(4 * PAGE - 2), -1);
+    assert.equal(memory.writeU32(4 * PAGE - 2, 1), false);
+    assert.equal(memory.copyFromGuest(2 * PAGE, target), 0);
+  });
+  it("zeroes a range, and tells what may be read and written", () => {
+    const { memory } = setUp();
+    assert.equal(memory.zero(5, PAGE), 0);
+    assert.equal(memory.readU8(4), 4);
+    assert.equal(memory.readU8(PAGE + 4), 0);
+    assert.equal(memory.readU8(PAGE + 5), (PAGE + 5) % 251);
+    assert.equal(memory.zero(3 * PAGE, PAGE + 1), -abi.EFAULT);
+    assert.ok(memory.accessible(0, 4 * PAGE, true));
+    assert.ok(!memory.accessible(0, 4 * PAGE + 1, false));
+    assert.ok(memory.accessible(PAGE * 4, 0, true));
+  });
+});
+
+describe("the domain's own permission for a page", () => {
+  it("lets a read-only page be read and not written, a secret page neither", () => {
+    const { world, guest, memory } = setUp();
+    const other = addGuest(world, 2);
+    assert.equal(populate(other, [0]), 1);
+    const frame = p2mMfn(world.hypervisor.p2m.get(other.slot, 0));
+    hookAs(world, guest, 20, frame, P2M_GRANT_RO);
+    hookAs(world, guest, 21, frame, P2M_GRANT_RW);
+    assert.equal(memory.writeU32(20 * PAGE, 1), false);
+    assert.equal(memory.copyToGuest(20 * PAGE, new Uint8Array(200)), -abi.EFAULT);
+    assert.equal(memory.zero(20 * PAGE, 1), -abi.EFAULT);
+    assert.equal(memory.readU32(20 * PAGE), 0);
+    assert.ok(memory.writeU32(21 * PAGE, 5));
+    assert.equal(memory.readU32(20 * PAGE), 5);
+    hookAs(world, guest, 22, frame, P2M_SECRET);
+    assert.equal(memory.readU32(22 * PAGE), -1);
+    assert.equal(memory.writeU32(22 * PAGE, 1), false);
+    assert.equal(memory.accessible(22 * PAGE, 1, false), false);
+  });
+  it("holds for RAM that was made read-only", () => {
+    const { world, guest, memory } = setUp();
+    hookAs(world, guest, 1, p2mMfn(world.hypervisor.p2m.get(guest.slot, 1)), P2M_RAM_RO);
+    assert.equal(memory.readU8(PAGE), PAGE % 251);
+    assert.equal(memory.writeU8(PAGE, 1), false);
+    assert.equal(memory.copyToGuest(0, new Uint8Array(2 * PAGE)), -abi.EFAULT);
+    assert.ok(memory.writeU8(0, 1));
+  });
+});
