@@ -177,7 +177,16 @@ export {
   vcpuStartRequests,
 } from "./vcpu-life.ts";
 export type { VcpuEntry, VcpuStartRequest } from "./vcpu-life.ts";
-export { VCPU_BLOCKED, VCPU_OFFLINE, VCPU_RUNNABLE, VCPU_RUNNING } from "./vcpu-table.ts";
+export {
+  VCPU_BLOCKED,
+  VCPU_DOWN,
+  VCPU_INITIALISED,
+  VCPU_NMI_PENDING,
+  VCPU_OFFLINE,
+  VCPU_RUNNABLE,
+  VCPU_RUNNING,
+  VCPU_STARTED,
+} from "./vcpu-table.ts";
 
 // For tests and simulation.
 export { FakeMmu } from "./fake-mmu.ts";

@@ -7,6 +7,7 @@ import { ATTENTION_REQUEST } from "./attention.ts";
 import type { Cpu } from "./cpu.ts";
 import { shutdownDomain } from "./domain-ops.ts";
 import { DOM0_SLOT } from "./domain-table.ts";
+import { lockEvents, unlockEvents } from "./event-ports.ts";
 import { abandonWait } from "./futex.ts";
 import { GATE_DOWN, requestGate, withdrawGate } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -39,14 +40,20 @@ export interface VcpuStartRequest {
   readonly vcpu: number;
 }
 
-/** Says where vCPU row `index` starts. -EEXIST: said already. */
+/** Says where vCPU row `index` starts. -EEXIST: said already; of several callers at once, one succeeds. */
 export const initialiseVcpu = (hypervisor: Hypervisor, index: number, where: VcpuEntry): number => {
   const { vcpus } = hypervisor;
-  if ((Atomics.load(vcpus.flags, index) & VCPU_INITIALISED) !== 0) return -EEXIST;
-  vcpus.entry[index] = where.entry;
-  vcpus.stack[index] = where.stack;
-  vcpus.argument[index] = where.argument;
-  return (Atomics.or(vcpus.flags, index, VCPU_INITIALISED) & VCPU_INITIALISED) === 0 ? 0 : -EEXIST;
+  const slot = Math.floor(index / vcpus.perDomain);
+  lockEvents(hypervisor, slot, slot);
+  const isFirst = (Atomics.load(vcpus.flags, index) & VCPU_INITIALISED) === 0;
+  if (isFirst) {
+    vcpus.entry[index] = where.entry;
+    vcpus.stack[index] = where.stack;
+    vcpus.argument[index] = where.argument;
+    Atomics.or(vcpus.flags, index, VCPU_INITIALISED);
+  }
+  unlockEvents(hypervisor, slot, slot);
+  return isFirst ? 0 : -EEXIST;
 };
 
 /** Brings vCPU row `index` up; nothing happens when it is. -EINVAL: nobody said where it starts. */
