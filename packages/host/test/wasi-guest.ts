@@ -164,7 +164,6 @@ export class TestGuest {
     const result = this.imports[name]!(...signed);
     const found = Object.entries(errnos).find(([, [wasi]]) => wasi === result);
     assert(found !== undefined, `${name} returned ${result}`);
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the names are the table's own.
     return found[0] as WasiErrnoName;
   }
 

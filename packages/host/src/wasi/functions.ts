@@ -52,13 +52,7 @@ import {
 } from "./path-functions.ts";
 import { pathOpen } from "./path-open.ts";
 import { pollOneoff } from "./poll.ts";
-import {
-  type WasiArguments,
-  type WasiFunctionName,
-  type WasiModule,
-  wasiParameters,
-  wasiSignatures,
-} from "./signatures.ts";
+import { type WasiArguments, type WasiFunctionName, type WasiModule, wasiSignatures } from "./signatures.ts";
 
 type Handlers = {
   readonly [Name in WasiFunctionName]: (session: Session, ...values: WasiArguments<Name>) => number;
@@ -126,13 +120,16 @@ type AnyHandler = (session: Session, ...values: readonly WasmValue[]) => number;
 /** i32 arguments arrive signed. */
 const unsigned = (value: WasmValue): WasmValue => (typeof value === "bigint" ? value : value >>> 0);
 
-/** The import for a handler. Most functions take at most four i32s: those get a door without a list of arguments. */
-const doorTo = (session: Session, handler: AnyHandler, letters: string): WasiImport => {
-  if (letters.length > 4 || letters.includes("I")) {
+/** Parameters up to which a function gets a door without a list of arguments: all that are called often have fewer. */
+const FAST_PARAMETER_COUNT = 5;
+
+/** The import for a handler. Arguments beyond its own are 0, and nobody looks at them. */
+const doorTo = (session: Session, handler: AnyHandler, parameterCount: number): WasiImport => {
+  if (parameterCount > FAST_PARAMETER_COUNT) {
     return (...values) => wasiErrno(handler(session, ...values.map(unsigned)));
   }
-  return (a = 0, b = 0, c = 0, d = 0) =>
-    wasiErrno(handler(session, unsigned(a), unsigned(b), unsigned(c), unsigned(d)));
+  return (a = 0, b = 0, c = 0, d = 0, e = 0) =>
+    wasiErrno(handler(session, unsigned(a), unsigned(b), unsigned(c), unsigned(d), unsigned(e)));
 };
 
 /**
@@ -142,9 +139,10 @@ const doorTo = (session: Session, handler: AnyHandler, letters: string): WasiImp
 export const createWasi = (context: WasiContext, module: WasiModule): WasiImports => {
   const session = createSession(context, module);
   const imports: Record<string, WasiImport> = Object.create(null);
-  const letters: Readonly<Record<string, string>> = wasiParameters;
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `Handlers` checked each against its letters.
   const untyped = handlers as unknown as Readonly<Record<string, AnyHandler>>;
-  for (const { name } of wasiSignatures(module)) imports[name] = doorTo(session, untyped[name]!, letters[name]!);
+  for (const { name, params } of wasiSignatures(module)) {
+    imports[name] = doorTo(session, untyped[name]!, params.length);
+  }
   return Object.freeze(imports);
 };
