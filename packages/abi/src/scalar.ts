@@ -43,6 +43,7 @@ export interface Wide<T> extends Scalar<T> {
 /** A fixed number of bytes. */
 export interface Bytes {
   readonly offset: number;
+  readonly sizeBytes: number;
   readonly length: number;
   /** A copy of the bytes. */
   get(view: DataView, at: number): Uint8Array;
@@ -169,6 +170,7 @@ const byteArray = (length: number, element: Layout<Scalar>): Layout<Bytes> => ({
   shape: { kind: "array", of: element, length },
   bind: (offset) => ({
     offset,
+    sizeBytes: length,
     length,
     get: (view, at) => new Uint8Array(view.buffer, view.byteOffset + at + offset, length).slice(),
     set: (view, at, value) => {

@@ -152,6 +152,7 @@ describe("compounds", () => {
     new Uint8Array(view.buffer).fill(0xff);
     inner.tail.set(view, 8, Uint8Array.of(1, 2));
     const copy = inner.tail.get(view, 8);
+    assert.deepEqual([inner.tail.sizeBytes, inner.tail.length], [4, 4]);
     assert.deepEqual([...copy], [1, 2, 0, 0]);
     copy.fill(9);
     assert.deepEqual([...inner.tail.get(view, 8)], [1, 2, 0, 0]);
