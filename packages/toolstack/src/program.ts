@@ -1,0 +1,92 @@
+/**
+ * The commands of `xl`.
+ */
+import { Command, CommanderError } from "commander";
+import { imageInspectCommand } from "./image-command.ts";
+import { infoCommand } from "./info-command.ts";
+import { runCommand } from "./run-command.ts";
+import type { RunFlags } from "./run-options.ts";
+import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
+
+const VERSION = "0.1.0";
+
+const RUN_EXAMPLES = `
+Sizes take K, M, G or KiB, MiB, GiB; a bare number is MiB. Durations take ms, s, m, h; a bare number is seconds.
+Standard input, output and error are the guest's; what xl itself says goes to standard error.
+
+Exit code: the guest's own; 134 the domain crashed; 124 the timeout; 125 xl itself failed; 128+n ended by signal n.
+
+Examples:
+  xl run hello.wasm
+  xl run --memory 64M --dir ./data::/data sqlite.wasm -- /data/notes.db
+  xl run --dir /etc::/config:ro --env LANG=C tool.wasm -- --verbose
+  xl run --invoke add reactor.wasm -- 2 40`;
+
+const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
+
+const addRun = (program: Command, setCode: (code: number) => void): void => {
+  program
+    .command("run")
+    .summary("run a module as a domain, in the foreground")
+    .description("Boots a WebAssembly module as a domain and waits until it ends.")
+    .argument("<image>", "the module: a .wasm file")
+    .argument("[args...]", "arguments of the guest, after --")
+    .option("--name <name>", "name of the domain")
+    .option("--memory <size>", "memory that the domain may own (default: 256 MiB)")
+    .option("--maxmem <size>", "memory up to which it may grow (default: --memory)")
+    .option("--vcpus <count>", "virtual CPUs, 1 to 32 (default: 1)")
+    .option("--dir <host::guest[:ro]>", "share a directory with the guest; repeatable", collect, [])
+    .option("--env <name=value>", "set a variable of the guest's environment; repeatable", collect, [])
+    .option("--timeout <duration>", "stop the domain after this time")
+    .option("--invoke <export>", "call this export of a reactor with the arguments, print what it returns")
+    .option("--stats", "say what the domain used, on standard error")
+    .option("--json", "report the end as one line of JSON, on standard error")
+    .addHelpText("after", RUN_EXAMPLES)
+    .action(async (image: string, values: string[], flags: RunFlags) => setCode(await runCommand(image, values, flags)));
+};
+
+const addInfo = (program: Command): void => {
+  program
+    .command("info")
+    .summary("what this machine offers, what is degraded, and the remedy")
+    .option("--json", "as JSON")
+    .action(infoCommand);
+};
+
+const addImage = (program: Command): void => {
+  const image = program.command("image").summary("look at modules");
+  image
+    .command("inspect")
+    .summary("imports, exports, memory, features, what is rewritten, what stands in the way")
+    .argument("<image>", "the module: a .wasm file")
+    .option("--json", "as JSON")
+    .action(imageInspectCommand);
+};
+
+const buildProgram = (setCode: (code: number) => void): Command => {
+  const program = new Command("xl")
+    .description("Runs WebAssembly modules as domains of a hypervisor.")
+    .version(VERSION)
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    .showSuggestionAfterError(true);
+  addRun(program, setCode);
+  addInfo(program);
+  addImage(program);
+  return program;
+};
+
+/** Runs `xl` with `words` (without node and the script); returns the exit code. Never throws. */
+export const main = async (words: readonly string[]): Promise<number> => {
+  let code = 0;
+  try {
+    await buildProgram((next) => {
+      code = next;
+    }).parseAsync(words, { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_FAILED;
+    complain(describeFailure(error));
+    return EXIT_FAILED;
+  }
+};
