@@ -44,6 +44,20 @@ export const allocateDomainRun = (
   return result;
 };
 
+/** Frames that the domain in `slot` could allocate at this moment; 0 when it is dying. */
+export const roomFor = (hypervisor: Hypervisor, slot: number): number => {
+  const { domains, locks } = hypervisor;
+  const lock = locks.id("pages", slot);
+  const allocator = locks.id("allocator");
+  locks.acquire(lock);
+  locks.acquire(allocator);
+  const allowed = domains.maxPages[slot]! - domains.totPages[slot]!;
+  const room = isAlive(hypervisor, slot) ? Math.min(allowed, availableTo(hypervisor, slot)) : 0;
+  locks.release(allocator);
+  locks.release(lock);
+  return Math.max(0, room);
+};
+
 /** As `allocateDomainRun`, but exactly one aligned block of 2^`order` frames. Returns its first frame or an errno. */
 export const allocateDomainBlock = (hypervisor: Hypervisor, slot: number, order: number): number => {
   const { frames, locks } = hypervisor;

@@ -98,31 +98,34 @@ export const relinquishMemory = (hypervisor: Hypervisor, slot: number, frameCoun
   return false;
 };
 
-/** Populates up to one slice from `gfn`, adding to `outcome`. Under the p2m lock. */
+/** Populates the first gfns of a range that are all holes, or all RAM, adding to `outcome`. Under the p2m lock. */
 const populateSlice = (hypervisor: Hypervisor, slot: number, gfn: number, end: number, outcome: Populated): void => {
   const entry = hypervisor.p2m.get(slot, gfn);
-  if (entry !== P2M_HOLE && !isRam(entry)) {
+  const isHole = entry === P2M_HOLE;
+  if (!isHole && !isRam(entry)) {
     outcome.blockedGfn = gfn;
     return;
   }
-  const sliceMax = Math.min(end - gfn, SLICE_FRAMES_MAX);
-  const limit = entry === P2M_HOLE ? holeLength(hypervisor, slot, gfn, sliceMax) : Math.min(sliceMax, RAM_RUNS_MAX);
+  const limit = Math.min(end - gfn, SLICE_FRAMES_MAX);
+  const length = isHole ? holeLength(hypervisor, slot, gfn, limit) : displaced.collect(hypervisor, slot, gfn, limit);
   let done = 0;
-  while (done < limit && outcome.error === 0) {
-    const placed = populateOnce(hypervisor, slot, gfn + done, limit - done);
+  while (done < length && outcome.error === 0) {
+    const placed = populateOnce(hypervisor, slot, gfn + done, length - done, isHole);
     if (placed < 0) outcome.error = placed;
-    else if (placed === 0) break;
     else done += placed;
   }
   outcome.count += done;
 };
 
 /** Allocates one machine run and hooks it; returns its length, or an errno with nothing changed. */
-const populateOnce = (hypervisor: Hypervisor, slot: number, gfn: number, countMax: number): number => {
-  const isHole = hypervisor.p2m.get(slot, gfn) === P2M_HOLE;
-  const length = isHole ? countMax : displaced.collect(hypervisor, slot, gfn, countMax);
-  if (length === 0) return 0;
-  const allocated = allocateDomainRun(hypervisor, slot, length, run);
+const populateOnce = (
+  hypervisor: Hypervisor,
+  slot: number,
+  gfn: number,
+  countMax: number,
+  isHole: boolean,
+): number => {
+  const allocated = allocateDomainRun(hypervisor, slot, countMax, run);
   if (allocated !== 0) return allocated;
   if (!isHole) displaced.collect(hypervisor, slot, gfn, run.count);
   const result = hookRun(hypervisor, slot, gfn, run.mfn, run.count, P2M_RAM);

@@ -4,7 +4,7 @@
  * Source: xen/include/public/memory.h, struct xen_memory_reservation.
  */
 import { xen_memory_reservation, XENMEMF_exact_node_request } from "@xenolith/abi";
-import { allocateDomainBlock } from "./accounting.ts";
+import { allocateDomainBlock, roomFor } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import { crashDomain } from "./domain-ops.ts";
 import { ExtentList } from "./extent-list.ts";
@@ -128,7 +128,9 @@ const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
 const populateExtents: RunOperation = (hypervisor, gfn, count) => {
   const { slot, order } = request;
   const size = 2 ** order;
-  populateRun(hypervisor, slot, gfn, count * size, outcome);
+  // An extent that cannot fit must not touch the pages that it would replace.
+  const fitting = order === 0 ? count : Math.min(count, Math.floor(roomFor(hypervisor, slot) / size));
+  populateRun(hypervisor, slot, gfn, fitting * size, outcome);
   const placed = outcome.count;
   const partial = placed % size;
   if (partial > 0) depopulateRun(hypervisor, slot, gfn + placed - partial, partial);
