@@ -1,0 +1,113 @@
+/**
+ * Event channels of the control domain: its code is the host program's, so its upcall is a callback.
+ */
+import { errnoName, XenolithError } from "@xenolith/abi";
+import {
+  allocateUnbound,
+  bindInterdomain,
+  bindVirq,
+  closePort,
+  type Cpu,
+  sendPort,
+  takePending,
+  unmaskPort,
+} from "@xenolith/core";
+
+/** Called with the port that fired. Events of one port merge: look at all there is to do. */
+export type EventHandler = (port: number) => void;
+
+/** Ports served in one turn; the rest keeps the attention word set. */
+const PORTS_PER_TURN = 256;
+
+/** dom0's ports. */
+export class Dom0Events {
+  readonly #cpu: Cpu;
+  readonly #handlers = new Map<number, EventHandler>();
+  readonly #fired = new Uint16Array(PORTS_PER_TURN);
+  readonly #onFault: (message: string) => void;
+
+  constructor(cpu: Cpu, onFault: (message: string) => void) {
+    this.#cpu = cpu;
+    this.#onFault = onFault;
+  }
+
+  /**
+   * Opens a port that the domain called `domid` may bind to.
+   *
+   * @throws XenolithError `HYPERCALL_FAILED`.
+   */
+  allocateUnbound(domid: number, handler?: EventHandler): number {
+    return this.#opened("alloc_unbound", allocateUnbound(this.#cpu.hypervisor, this.#cpu.slot, domid), handler);
+  }
+
+  /**
+   * Connects a new port with a port that another domain has opened for dom0.
+   *
+   * @throws XenolithError `HYPERCALL_FAILED`.
+   */
+  bindInterdomain(domid: number, remotePort: number, handler?: EventHandler): number {
+    return this.#opened(
+      "bind_interdomain",
+      bindInterdomain(this.#cpu.hypervisor, this.#cpu.slot, domid, remotePort),
+      handler,
+    );
+  }
+
+  /**
+   * Opens a port for a virtual interrupt.
+   *
+   * @throws XenolithError `HYPERCALL_FAILED`.
+   */
+  bindVirq(virq: number, handler?: EventHandler): number {
+    return this.#opened("bind_virq", bindVirq(this.#cpu.hypervisor, this.#cpu.slot, virq, 0), handler);
+  }
+
+  /** Has `handler` called when `port` fires, in place of the handler before. */
+  on(port: number, handler: EventHandler): void {
+    this.#handlers.set(port, handler);
+    this.#check("unmask", unmaskPort(this.#cpu.hypervisor, this.#cpu.slot, port));
+  }
+
+  /**
+   * Sends an event through `port`.
+   *
+   * @throws XenolithError `HYPERCALL_FAILED`.
+   */
+  notify(port: number): void {
+    this.#check("send", sendPort(this.#cpu.hypervisor, this.#cpu.slot, port));
+  }
+
+  /**
+   * Closes `port`.
+   *
+   * @throws XenolithError `HYPERCALL_FAILED`.
+   */
+  close(port: number): void {
+    this.#handlers.delete(port);
+    this.#check("close", closePort(this.#cpu.hypervisor, this.#cpu.slot, port));
+  }
+
+  /** Calls the handlers of the ports that fired. For the host's attention loop. */
+  dispatch(): void {
+    const count = takePending(this.#cpu.hypervisor, this.#cpu.slot, this.#cpu.vcpu, this.#fired);
+    for (const port of this.#fired.slice(0, count)) {
+      try {
+        this.#handlers.get(port)?.(port);
+      } catch (error) {
+        // One handler's mistake must not keep the others from being called; it is reported, not swallowed.
+        this.#onFault(`handler of dom0's port ${port}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      }
+    }
+  }
+
+  #opened(operation: string, result: number, handler: EventHandler | undefined): number {
+    const port = this.#check(operation, result);
+    if (handler !== undefined) this.on(port, handler);
+    return port;
+  }
+
+  #check(operation: string, result: number): number {
+    if (result >= 0) return result;
+    throw new XenolithError("HYPERCALL_FAILED", `event channel ${operation} failed: ${errnoName(result) ?? result}`);
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * Makes a domain out of options: row, address space, memory, files, streams. On failure everything is taken back.
+ */
+import { errnoName, XenolithError } from "@xenolith/abi";
+import { attachSpace, createDomain } from "@xenolith/core";
+import { closeDescriptor } from "@xenolith/sys";
+import type { AddressSpace } from "./address-space-pool.ts";
+import { buildDomain } from "./builder.ts";
+import { ConsoleStream } from "./console-stream.ts";
+import {
+  type DomainOptions,
+  framesOf,
+  MEMORY_BYTES_DEFAULT,
+  openDirectories,
+  wasiConfiguration,
+} from "./domain-options.ts";
+import type { DomainParts } from "./domain-parts.ts";
+import { dismantle } from "./domain-teardown.ts";
+import type { HostContext } from "./host-context.ts";
+import type { BootImage } from "./image.ts";
+import { DomainStdio, filetypeOf } from "./stdio.ts";
+import { attachDescriptors, createDescriptorBuffer, openInitialDescriptors } from "./wasi/index.ts";
+
+/** Everything of a domain but what happens when it is gone. */
+export type AssembledParts = Omit<DomainParts, "onDestroyed">;
+
+/**
+ * Creates a paused domain with its memory filled.
+ *
+ * @throws XenolithError `DOMAIN_LIMIT`, `MEMORY_EXHAUSTED`, `MEMORY_LIMIT`, `VMA_EXHAUSTED`, `INVALID_SIZE`,
+ * `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `MODULE_INVALID`.
+ */
+export const assembleDomain = async (
+  context: HostContext,
+  image: BootImage,
+  options: DomainOptions,
+): Promise<AssembledParts> => {
+  const { hypervisor, hostTable, spaces } = context;
+  const pagesMax = framesOf(options.memoryBytesMax ?? MEMORY_BYTES_DEFAULT, hypervisor.geometry.machineFrames);
+  const files = openFiles(options);
+  let slot: number | undefined;
+  let space: AddressSpace | undefined;
+  try {
+    slot = createRow(context, options);
+    hostTable.reset(slot, hypervisor.geometry.vcpusPerDomain);
+    space = spaces.take();
+    attach(context, slot, space);
+    const startInfo = buildDomain(context, { slot, image, pagesMax, commandLine: options.commandLine ?? "" });
+    const name = options.name ?? String(hypervisor.domains.domid[slot]);
+    const wasi = wasiConfiguration(options, name, files);
+    const console = new ConsoleStream(hypervisor, slot);
+    return { context, slot, name, image, space, wasi, console, startInfo, stdio: files.stdio, descriptors: files.table };
+  } catch (error) {
+    files.table.closeAll();
+    if (slot !== undefined) await dismantle(context, slot, space, () => Promise.resolve());
+    throw error;
+  }
+};
+
+/** Opens what a WASI guest starts with. */
+const openFiles = (options: DomainOptions) => {
+  const stdio = new DomainStdio(options.stdio ?? {});
+  const descriptors = createDescriptorBuffer(options.descriptorCountMax);
+  const table = attachDescriptors(descriptors);
+  const preopens = openDirectories(options.directories ?? []);
+  const filetype = (stream: number): number => filetypeOf(stdio.configuration, stream);
+  const opened = openInitialDescriptors(table, { filetype }, preopens);
+  if (opened === preopens.length) return { stdio, descriptors, table, preopens };
+  for (const { hostFd } of preopens.slice(opened)) closeDescriptor(hostFd);
+  table.closeAll();
+  throw new XenolithError("INVALID_ARGUMENT", `${preopens.length} directories do not fit into ${table.capacity} descriptors`);
+};
+
+/** A new row of the domain table. */
+const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number => {
+  const domid = createDomain(hypervisor, {
+    vcpus: options.vcpus ?? 1,
+    ...(options.vmaBudget === undefined ? {} : { vmaBudget: options.vmaBudget }),
+    ...(options.privileged === undefined ? {} : { privileged: options.privileged }),
+  });
+  if (domid >= 0) return hypervisor.domains.slotOf(domid);
+  switch (errnoName(domid)) {
+    case "ENOSPC":
+      throw new XenolithError("DOMAIN_LIMIT", `the host holds ${hypervisor.geometry.domainCountMax - 1} domains already`);
+    case "ENOMEM":
+      throw new XenolithError("MEMORY_EXHAUSTED", "the machine has no free frame for another domain");
+    default:
+      throw new XenolithError("HYPERCALL_FAILED", `createdomain failed: ${errnoName(domid) ?? domid}`);
+  }
+};
+
+const attach = ({ hypervisor }: HostContext, slot: number, space: AddressSpace): void => {
+  const result = attachSpace(hypervisor, slot, space.base);
+  if (result !== 0) throw new XenolithError("VMA_EXHAUSTED", `cannot attach an address space: ${errnoName(result) ?? result}`);
+};

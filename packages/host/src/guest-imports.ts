@@ -1,0 +1,96 @@
+/**
+ * What a guest can import: the namespaces, without prototypes, so that a name that is not offered is not found; and the
+ * same as a table, for the loader to check images against.
+ */
+import { hypercalls } from "@xenolith/abi";
+import { type Cpu, enterHypercall, leaveHypercall } from "@xenolith/core";
+import { type FunctionImport, MEMORY_IMPORT } from "@xenolith/loader";
+import { createHypercallImports, type GuestFunction } from "./hypercall-imports.ts";
+import type { Upcall } from "./upcall.ts";
+import { createWasi, WASI_MODULES, type WasiContext, type WasiModule, wasiSignatures } from "./wasi/index.ts";
+
+/** Namespace of the hypercalls and of the memory. */
+export const HYPERCALL_NAMESPACE = "xen";
+/** Namespace of wasi-threads. */
+export const THREAD_NAMESPACE = "wasi";
+/** Its one function. */
+export const THREAD_SPAWN = "thread-spawn";
+
+/** Every function that a guest may import, with its signature. */
+export const guestInterface: readonly FunctionImport[] = [
+  ...Object.entries(hypercalls).map(([name, { parameters }]) => hypercallImport(name, parameters.length)),
+  hypercallImport("hypercall", 6),
+  { module: THREAD_NAMESPACE, name: THREAD_SPAWN, params: ["i32"], results: ["i32"] },
+  ...WASI_MODULES.flatMap((module) => wasiSignatures(module).map((signature) => ({ module, ...signature }))),
+];
+
+/** What the imports of one vCPU are made from. */
+export interface ImportParts {
+  readonly cpu: Cpu;
+  readonly memory: WebAssembly.Memory;
+  /** Namespaces that the module imports from; the others are not made. */
+  readonly namespaces: readonly string[];
+  readonly upcall: Upcall;
+  readonly wasi: WasiContext;
+  /** Starts a vCPU on `wasi_thread_start`; returns its thread id or a negative errno. Inside the gate. */
+  readonly spawnThread: (argument: number) => number;
+}
+
+/** The import object of one vCPU. */
+export const createImports = (parts: ImportParts): WebAssembly.Imports => {
+  const { cpu, upcall } = parts;
+  const imports: WebAssembly.Imports = Object.create(null);
+  const hypercallNamespace: WebAssembly.ModuleImports = createHypercallImports(cpu, upcall);
+  hypercallNamespace[MEMORY_IMPORT.name] = parts.memory;
+  imports[HYPERCALL_NAMESPACE] = Object.freeze(hypercallNamespace);
+  const threads: WebAssembly.ModuleImports = Object.create(null);
+  threads[THREAD_SPAWN] = inGate(cpu, upcall, 1, (argument) => parts.spawnThread(argument!));
+  imports[THREAD_NAMESPACE] = Object.freeze(threads);
+  for (const module of WASI_MODULES) {
+    if (parts.namespaces.includes(module)) imports[module] = wasiNamespace(parts, module);
+  }
+  return Object.freeze(imports);
+};
+
+const wasiNamespace = (parts: ImportParts, module: WasiModule): WebAssembly.ModuleImports => {
+  const functions = createWasi(parts.wasi, module);
+  const namespace: WebAssembly.ModuleImports = Object.create(null);
+  for (const { name, params } of wasiSignatures(module)) {
+    // WASI functions take numbers and bigints as Wasm passes them and return an error number.
+    const inner = functions[name] as GuestFunction;
+    namespace[name] = inGate(parts.cpu, parts.upcall, params.length, inner);
+  }
+  return Object.freeze(namespace);
+};
+
+/** The same function, executed inside the vCPU's gate, with exactly as many parameters. */
+const inGate = (cpu: Cpu, upcall: Upcall, parameterCount: number, inner: GuestFunction): GuestFunction => {
+  const finish = (result: number): number => {
+    leaveHypercall(cpu);
+    upcall.check();
+    return result;
+  };
+  switch (parameterCount) {
+    case 0:
+      return () => (enterHypercall(cpu), finish(inner()));
+    case 1:
+      return (a) => (enterHypercall(cpu), finish(inner(a!)));
+    case 2:
+      return (a, b) => (enterHypercall(cpu), finish(inner(a!, b!)));
+    case 3:
+      return (a, b, c) => (enterHypercall(cpu), finish(inner(a!, b!, c!)));
+    case 4:
+      return (a, b, c, d) => (enterHypercall(cpu), finish(inner(a!, b!, c!, d!)));
+    default:
+      return (...values) => (enterHypercall(cpu), finish(inner(...values)));
+  }
+};
+
+function hypercallImport(name: string, parameterCount: number): FunctionImport {
+  return {
+    module: HYPERCALL_NAMESPACE,
+    name,
+    params: Array.from({ length: parameterCount }, () => "i32" as const),
+    results: ["i32"],
+  };
+}

@@ -1,0 +1,58 @@
+/**
+ * A vCPU thread as it sees itself: its view of the hypervisor, and its line to the control domain.
+ */
+import { receiveMessageOnPort } from "node:worker_threads";
+import { Hypervisor } from "@xenolith/core";
+import { HostTable } from "./host-table.ts";
+import { fastBanksOf } from "./machine.ts";
+import { LinuxMmu } from "./mmu.ts";
+import { ThreadPlatform } from "./platform.ts";
+import type { Command, Report, ThreadBoot } from "./protocol.ts";
+
+/** The calling thread, attached to a hypervisor. */
+export class GuestThread {
+  readonly tag: number;
+  readonly platform: ThreadPlatform;
+  readonly hypervisor: Hypervisor;
+  readonly hostTable: HostTable;
+  readonly #boot: ThreadBoot;
+  readonly #mailbox: Int32Array;
+
+  constructor(boot: ThreadBoot) {
+    this.#boot = boot;
+    this.tag = boot.tag;
+    this.#mailbox = new Int32Array(boot.mailbox);
+    this.platform = new ThreadPlatform({
+      mmu: new LinuxMmu(boot.bankFds),
+      epochNs: boot.epochNs,
+      ringDoorbell: () => this.report({ type: "doorbell" }),
+      canPark: true,
+    });
+    this.hypervisor = new Hypervisor(boot.storage, {
+      platform: this.platform,
+      tag: boot.tag,
+      fastBanks: fastBanksOf(boot.bankBases),
+    });
+    this.hostTable = new HostTable(boot.hostTable, boot.storage.geometry);
+  }
+
+  /** Tells the control domain's thread something. It arrives although this thread never returns to its event loop. */
+  report(report: Report): void {
+    this.#boot.port.postMessage(report);
+  }
+
+  /** The next command if one has arrived. */
+  takeCommand(): Command | undefined {
+    return receiveMessageOnPort(this.#boot.port)?.message as Command | undefined;
+  }
+
+  /** Sleeps until the first command comes. */
+  awaitCommand(): Command {
+    for (;;) {
+      const seen = Atomics.load(this.#mailbox, 0);
+      const command = this.takeCommand();
+      if (command !== undefined) return command;
+      Atomics.wait(this.#mailbox, 0, seen);
+    }
+  }
+}

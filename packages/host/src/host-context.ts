@@ -1,0 +1,23 @@
+/**
+ * What the parts of one host share on the control domain's thread. Not for users of the library.
+ */
+import type { Cpu, Hypervisor } from "@xenolith/core";
+import type { AddressSpacePool } from "./address-space-pool.ts";
+import type { HostTable } from "./host-table.ts";
+import type { Machine } from "./machine.ts";
+import type { VcpuPool } from "./vcpu-pool.ts";
+
+/** Parts of a host. */
+export interface HostContext {
+  readonly machine: Machine;
+  readonly hypervisor: Hypervisor;
+  /** The control domain's calling side. */
+  readonly dom0: Cpu;
+  readonly hostTable: HostTable;
+  readonly pool: VcpuPool;
+  readonly spaces: AddressSpacePool;
+  /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */
+  readonly attend: () => void;
+  /** Notes that our own code failed somewhere; `Host.audit` tells it. */
+  readonly noteFault: (message: string) => void;
+}

@@ -1,0 +1,77 @@
+/**
+ * Puts the parts of a host together.
+ */
+import { platformRefusal, thisPlatform } from "@xenolith/sys";
+import { XenolithError } from "@xenolith/abi";
+import { Hypervisor, initialise } from "@xenolith/core";
+import { AddressSpacePool } from "./address-space-pool.ts";
+import { AttentionLoop } from "./attention-loop.ts";
+import type { Domain } from "./domain.ts";
+import { Dom0Events } from "./dom0-events.ts";
+import type { HostContext } from "./host-context.ts";
+import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
+import { createHostTableBuffer, HostTable } from "./host-table.ts";
+import { fastBanksOf, Machine } from "./machine.ts";
+import { LinuxMmu } from "./mmu.ts";
+import { ThreadPlatform } from "./platform.ts";
+import { TimerService } from "./timer-service.ts";
+import { VcpuPool } from "./vcpu-pool.ts";
+
+/** Lock tag of the control domain's thread. */
+const CONTROL_TAG = 1;
+
+/** The parts of an open host. */
+export interface HostParts {
+  readonly context: HostContext;
+  readonly events: Dom0Events;
+  readonly timers: TimerService;
+  readonly attention: AttentionLoop;
+  /** Domains by slot. */
+  readonly domains: Map<number, Domain>;
+  /** Faults of our own code, as they were noted. */
+  readonly faults: string[];
+}
+
+/** Faults that are kept; the first ones tell the most. */
+const FAULTS_MAX = 100;
+
+/** Opens a host. Throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `SYSTEM_CALL`. */
+export const openParts = (options: HostOptions): HostParts => {
+  const refusal = platformRefusal(thisPlatform());
+  if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
+  const warmCount = warmCountOf(options);
+  const geometry = geometryOf(options);
+  const machine = new Machine(geometry);
+  const epochNs = process.hrtime.bigint();
+  const doorbell = { ring: (): void => {} };
+  const platform = new ThreadPlatform({
+    mmu: new LinuxMmu(machine.bankFds),
+    epochNs,
+    ringDoorbell: () => doorbell.ring(),
+    canPark: false,
+  });
+  const fastBanks = fastBanksOf(machine.bankBases);
+  const hypervisor = new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBanks });
+  const dom0 = initialise(hypervisor);
+  const faults: string[] = [];
+  const noteFault = (message: string): void => void (faults.length < FAULTS_MAX && faults.push(message));
+  const domains = new Map<number, Domain>();
+  const events = new Dom0Events(dom0, noteFault);
+  const timers = new TimerService(hypervisor);
+  const attention = new AttentionLoop({ hypervisor, events, timers, domains });
+  doorbell.ring = attention.schedule;
+  const hostTable = createHostTableBuffer(geometry);
+  const { storage, bankFds, bankBases } = machine;
+  const pool = new VcpuPool({ storage, hostTable, bankFds, bankBases, epochNs }, warmCount);
+  const context: HostContext = {
+    machine,
+    hypervisor,
+    dom0,
+    hostTable: new HostTable(hostTable, geometry),
+    pool,
+    spaces: new AddressSpacePool(),
+    attend: attention.serve,
+    noteFault,
+  };
+  return { context, events, timers, attention, domains, faults };
+};

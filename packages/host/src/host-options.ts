@@ -1,0 +1,67 @@
+/**
+ * How large a host is, with defaults that fit the machine.
+ */
+import { XenolithError } from "@xenolith/abi";
+import { type Geometry, productionGeometry } from "@xenolith/core";
+import { machineMemory, vmaCount, vmaCountMax } from "@xenolith/sys";
+import { FRAME_BYTES } from "./mmu.ts";
+
+/** Everything can be left out. */
+export interface HostOptions {
+  /** Machine memory in bytes; three quarters of what the machine or its control group has by default. Not taken at once. */
+  readonly memoryBytes?: number;
+  /** vCPU threads that are kept warm; 2 by default. Each takes about 10 MiB. */
+  readonly warmVcpuCount?: number;
+  /** Mappings that guests may use together; most of what `vm.max_map_count` leaves by default. */
+  readonly vmaCountMax?: number;
+  /** Where rewritten images are kept; the user's cache directory by default. */
+  readonly cacheDirectory?: string;
+}
+
+/** Banks of 4 GiB that the direct map may have. */
+const BANK_COUNT_MAX = 64;
+const BANK_FRAMES = 2 ** 20;
+const MEMORY_SHARE = 0.75;
+/** Share of the mappings that are left which guests may use; the rest is for V8, whose failing munmap ends the process. */
+const VMA_SHARE = 0.5;
+/** Mappings kept back for taking memory away from guests. */
+const VMA_RESERVE_SHARE = 0.1;
+/** Threads that somebody could want to keep warm. */
+const WARM_COUNT_MAX = 256;
+const WARM_COUNT_DEFAULT = 2;
+
+/** Geometry of a host. Throws XenolithError `INVALID_SIZE`. */
+export const geometryOf = (options: HostOptions): Geometry => {
+  const { totalBytes, controlGroupBytes } = machineMemory();
+  const available = Math.min(totalBytes, controlGroupBytes);
+  const memoryBytes = options.memoryBytes ?? Math.min(available * MEMORY_SHARE, BANK_COUNT_MAX * BANK_FRAMES * FRAME_BYTES);
+  const frames = Math.floor(memoryBytes / FRAME_BYTES);
+  if (!Number.isFinite(memoryBytes) || frames < 1) {
+    throw new XenolithError("INVALID_SIZE", `machine memory is ${memoryBytes} bytes, it must be at least ${FRAME_BYTES}`);
+  }
+  if (memoryBytes > available) {
+    throw new XenolithError("INVALID_SIZE", `machine memory is ${memoryBytes} bytes, this machine has ${available}`);
+  }
+  if (frames > BANK_COUNT_MAX * BANK_FRAMES) {
+    const limit = BANK_COUNT_MAX * BANK_FRAMES * FRAME_BYTES;
+    throw new XenolithError("INVALID_SIZE", `machine memory is ${memoryBytes} bytes, the limit is ${limit}`);
+  }
+  return productionGeometry(frames, vmaShares(options));
+};
+
+const vmaShares = ({ vmaCountMax: wanted }: HostOptions): { limit: number; reserve: number } => {
+  const free = Math.max(0, vmaCountMax() - vmaCount());
+  const limit = wanted ?? Math.floor(free * VMA_SHARE);
+  if (!Number.isInteger(limit) || limit < 1 || limit > free) {
+    throw new XenolithError("INVALID_SIZE", `mappings for guests are ${limit}, it must be a whole number from 1 to ${free}`);
+  }
+  return { limit, reserve: Math.floor(Math.min(limit, free - limit) * VMA_RESERVE_SHARE) };
+};
+
+/** vCPU threads to keep warm. Throws XenolithError `INVALID_ARGUMENT`. */
+export const warmCountOf = ({ warmVcpuCount = WARM_COUNT_DEFAULT }: HostOptions): number => {
+  if (!Number.isInteger(warmVcpuCount) || warmVcpuCount < 0 || warmVcpuCount > WARM_COUNT_MAX) {
+    throw new XenolithError("INVALID_ARGUMENT", `warmVcpuCount is ${warmVcpuCount}, it must be a whole number from 0 to ${WARM_COUNT_MAX}`);
+  }
+  return warmVcpuCount;
+};

@@ -1,0 +1,173 @@
+/**
+ * A host: one hypervisor in this process, whose control domain is the calling program.
+ */
+import { XenolithError } from "@xenolith/abi";
+import { audit, type Cpu, freeFrameCount, type Hypervisor, outstandingClaims, vmaTotal } from "@xenolith/core";
+import { ImageCache } from "@xenolith/loader";
+import { type ActionOptions, checkBounds } from "./action.ts";
+import { auditSpaces } from "./audit-spaces.ts";
+import { Domain } from "./domain.ts";
+import { assembleDomain } from "./domain-assembly.ts";
+import { checkOptions, type DomainOptions } from "./domain-options.ts";
+import type { Dom0Events } from "./dom0-events.ts";
+import { type HostParts, openParts } from "./host-opening.ts";
+import type { HostOptions } from "./host-options.ts";
+import { type BootImage, type ImageSource, loadImage } from "./image.ts";
+import { FRAME_BYTES } from "./mmu.ts";
+
+/** Figures of a host. */
+export interface HostInfo {
+  /** Machine memory, and what is left of it, in bytes. */
+  readonly memoryBytes: number;
+  readonly memoryFreeBytes: number;
+  /** Set aside for domains that are being built, in bytes. */
+  readonly memoryClaimedBytes: number;
+  /** Mappings that guests use, and may use together. */
+  readonly vmas: number;
+  readonly vmaLimit: number;
+  readonly domainCount: number;
+  readonly domainCountMax: number;
+  /** vCPU threads that exist, and those of them that are warm and free. */
+  readonly threadCount: number;
+  readonly warmThreadCount: number;
+}
+
+/** One hypervisor. */
+export class Host implements AsyncDisposable {
+  readonly #parts: HostParts;
+  readonly #cache: ImageCache;
+  #closing: Promise<void> | undefined;
+
+  private constructor(parts: HostParts, cache: ImageCache) {
+    this.#parts = parts;
+    this.#cache = cache;
+  }
+
+  /**
+   * Opens a host. Needs no options; takes address space and a few MiB, no machine memory. Does not keep the process
+   * alive: running guests do.
+   *
+   * @throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`; SystemCallError.
+   */
+  static async open(options: HostOptions = {}): Promise<Host> {
+    const { cacheDirectory } = options;
+    const cache = new ImageCache(cacheDirectory === undefined ? {} : { directory: cacheDirectory });
+    return new Host(openParts(options), cache);
+  }
+
+  /** The domains that exist, dom0 excluded, oldest first. */
+  get domains(): readonly Domain[] {
+    return [...this.#parts.domains.values()].toSorted((a, b) => a.generation - b.generation);
+  }
+
+  /** Event channels of the control domain. */
+  get events(): Dom0Events {
+    return this.#parts.events;
+  }
+
+  /** The hypervisor itself, for tools that need more than this library offers: tests, benchmarks, a toolstack. */
+  get hypervisor(): Hypervisor {
+    return this.#parts.context.hypervisor;
+  }
+
+  /** The control domain's own calling side. */
+  get dom0(): Cpu {
+    return this.#parts.context.dom0;
+  }
+
+  /** The domain that has this number now. */
+  domain(domid: number): Domain | undefined {
+    return this.domains.find((domain) => domain.domid === domid);
+  }
+
+  /**
+   * Reads, rewrites and compiles a module, to be booted many times.
+   *
+   * @throws XenolithError `FILE_NOT_FOUND`, `MODULE_INVALID`, `MODULE_UNSUPPORTED`, `MODULE_TOO_LARGE`,
+   * `IMPORT_UNKNOWN`, `INSPECTOR_ATTACHED`, `HOST_CLOSED`.
+   */
+  async loadImage(source: ImageSource): Promise<BootImage> {
+    this.#requireOpen();
+    return loadImage(this.#cache, source);
+  }
+
+  /**
+   * Creates a domain with its memory filled; `Domain.start` lets it run.
+   *
+   * @throws XenolithError as `loadImage`, and `DOMAIN_LIMIT`, `MEMORY_LIMIT`, `MEMORY_EXHAUSTED`, `VMA_EXHAUSTED`,
+   * `INVALID_SIZE`, `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `ABORTED`.
+   */
+  async createDomain(options: DomainOptions, action?: Pick<ActionOptions, "signal">): Promise<Domain> {
+    this.#requireOpen();
+    checkBounds("creation of a domain", action);
+    const { context, domains } = this.#parts;
+    checkOptions(options, context.hypervisor.geometry.vcpusPerDomain);
+    const image = isBootImage(options.image) ? options.image : await this.loadImage(options.image);
+    this.#requireOpen();
+    checkBounds("creation of a domain", action);
+    const assembled = await assembleDomain(context, image, options);
+    const { slot } = assembled;
+    const domain = new Domain({ ...assembled, onDestroyed: () => domains.delete(slot) });
+    domains.set(slot, domain);
+    return domain;
+  }
+
+  /** Figures of the host now. */
+  info(): HostInfo {
+    const { context, domains } = this.#parts;
+    const { hypervisor, pool } = context;
+    const { geometry } = hypervisor;
+    return {
+      memoryBytes: geometry.machineFrames * FRAME_BYTES,
+      memoryFreeBytes: freeFrameCount(hypervisor) * FRAME_BYTES,
+      memoryClaimedBytes: outstandingClaims(hypervisor) * FRAME_BYTES,
+      vmas: vmaTotal(hypervisor),
+      vmaLimit: geometry.vmaLimit,
+      domainCount: domains.size,
+      domainCountMax: geometry.domainCountMax - 1,
+      threadCount: pool.threadCount,
+      warmThreadCount: pool.readyCount,
+    };
+  }
+
+  /**
+   * Recomputes everything from scratch and compares; returns what does not agree, one sentence each. The domains should
+   * be at rest meanwhile: paused, blocked or not started.
+   */
+  audit(): string[] {
+    const { context, domains, faults } = this.#parts;
+    return [...faults, ...audit(context.hypervisor), ...auditSpaces(context.hypervisor, domains.keys())];
+  }
+
+  /** Waits until the vCPU threads that are kept warm are ready: for programs that care about the first start. */
+  async warm(): Promise<void> {
+    this.#requireOpen();
+    await this.#parts.context.pool.warm();
+  }
+
+  /** Destroys all domains and gives everything back. */
+  close(): Promise<void> {
+    this.#closing ??= this.#closeNow();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #closeNow(): Promise<void> {
+    const { context, domains, timers, attention } = this.#parts;
+    await Promise.all([...domains.values()].map((domain) => domain.destroy()));
+    await context.pool.close();
+    timers.close();
+    attention.close();
+    context.machine.close();
+  }
+
+  #requireOpen(): void {
+    if (this.#closing !== undefined) throw new XenolithError("HOST_CLOSED", "the host is closed");
+  }
+}
+
+const isBootImage = (image: ImageSource | BootImage): image is BootImage =>
+  typeof image === "object" && "module" in image && "bareManifest" in image;

@@ -1,0 +1,111 @@
+/**
+ * Machine memory and the hypervisor's tables, as the control domain's thread makes them.
+ *
+ * A bank is one sealed, sparse memfd of 4 GiB and one direct map: a shared WebAssembly memory over which the file is
+ * mapped. The p2m of all domains is another shared WebAssembly memory, which the kernel commits page by page.
+ */
+import assert from "node:assert/strict";
+import { XenolithError } from "@xenolith/abi";
+import { controlBytes, type Geometry, type HypervisorStorage } from "@xenolith/core";
+import {
+  Advice,
+  advise,
+  baseAddress,
+  check,
+  closeDescriptor,
+  createMemfd,
+  mapFrames,
+  PROT_READ_WRITE,
+  viewMemory,
+} from "@xenolith/sys";
+import { FRAME_BYTES } from "./mmu.ts";
+
+/** Bytes of a whole WebAssembly memory: 65,536 pages of 64 KiB. */
+export const SPACE_BYTES = 2 ** 32;
+const SPACE_PAGES = 65_536;
+
+/** A 4 GiB shared memory: address space only, until something is written to it. */
+export const createSpaceMemory = (): WebAssembly.Memory => {
+  try {
+    return new WebAssembly.Memory({ initial: SPACE_PAGES, maximum: SPACE_PAGES, shared: true });
+  } catch (cause) {
+    throw new XenolithError("CAPABILITY_MISSING", "the process has no address space left for another 4 GiB memory", {
+      cause,
+    });
+  }
+};
+
+/** The buffer of a shared memory. */
+export const sharedBufferOf = (memory: WebAssembly.Memory): SharedArrayBuffer => {
+  const buffer: ArrayBufferLike = memory.buffer;
+  assert(buffer instanceof SharedArrayBuffer);
+  return buffer;
+};
+
+/** Banks, p2m and control tables of one host. */
+export class Machine {
+  readonly storage: HypervisorStorage;
+  readonly bankFds: readonly number[];
+  /** Host address of each bank's direct map. */
+  readonly bankBases: readonly number[];
+  readonly #memories: readonly WebAssembly.Memory[];
+  readonly #p2mBase: number;
+
+  /** Throws `SystemCallError` when the kernel refuses a file or a mapping. */
+  constructor(geometry: Geometry) {
+    assert(geometry.framesPerBank * FRAME_BYTES === SPACE_BYTES);
+    const p2m = createSpaceMemory();
+    const bankFds: number[] = [];
+    const memories: WebAssembly.Memory[] = [];
+    try {
+      for (let bank = 0; bank < geometry.bankCount; bank += 1) {
+        const fd = createMemfd({ name: `xenolith-bank-${bank}`, sizeBytes: SPACE_BYTES });
+        bankFds.push(fd);
+        memories.push(mapBank(fd));
+      }
+    } catch (cause) {
+      for (const fd of bankFds) closeDescriptor(fd);
+      throw cause;
+    }
+    this.bankFds = bankFds;
+    this.bankBases = memories.map(baseAddress);
+    this.#memories = [...memories, p2m];
+    this.#p2mBase = baseAddress(p2m);
+    this.storage = {
+      geometry,
+      control: new SharedArrayBuffer(controlBytes(geometry)),
+      p2m: sharedBufferOf(p2m),
+      banks: memories.map(sharedBufferOf),
+    };
+  }
+
+  /** Gives the host back the p2m pages of a slot whose entries are all 0 again. */
+  discardP2m(slot: number): void {
+    const bytes = this.storage.geometry.gfnCount * 4;
+    assert(advise(this.#p2mBase + slot * bytes, bytes, Advice.DONTNEED) === 0);
+  }
+
+  /**
+   * Closes the bank files. The machine's memory goes back to the host when the last thread has dropped its views of
+   * it, which is after every vCPU thread has ended.
+   */
+  close(): void {
+    for (const fd of this.bankFds) closeDescriptor(fd);
+    for (const memory of this.#memories.slice(0, -1)) {
+      // Punched through the mapping: the files are closed, but their pages live as long as the mapping does.
+      advise(baseAddress(memory), SPACE_BYTES, Advice.REMOVE);
+    }
+  }
+}
+
+const mapBank = (fd: number): WebAssembly.Memory => {
+  const memory = createSpaceMemory();
+  const base = baseAddress(memory);
+  check(mapFrames(base, SPACE_BYTES, PROT_READ_WRITE, fd, 0), "mmap", { length: SPACE_BYTES, fd });
+  advise(base, SPACE_BYTES, Advice.DONTDUMP);
+  return memory;
+};
+
+/** Plain byte views of the banks for the calling thread: copies between plain views are `memmove`. */
+export const fastBanksOf = (bankBases: readonly number[]): readonly Uint8Array[] =>
+  bankBases.map((base) => new Uint8Array(viewMemory(base, SPACE_BYTES)));

@@ -1,0 +1,59 @@
+/**
+ * What the hypervisor asks of the threads of a host: page tables, clocks, sleeping, waking, and a way to call the
+ * control domain's attention. The main thread and the vCPU threads differ in the doorbell and in parking only.
+ */
+import assert from "node:assert/strict";
+import type { Mmu, Platform } from "@xenolith/core";
+import { HostClock } from "./clock.ts";
+
+/** What makes one thread's platform. */
+export interface PlatformParts {
+  readonly mmu: Mmu;
+  /** `process.hrtime.bigint()` at the start of the hypervisor. */
+  readonly epochNs: bigint;
+  /** Calls the control domain's thread; must not throw. */
+  readonly ringDoorbell: () => void;
+  /** Whether the calling thread runs a vCPU, which may be parked. */
+  readonly canPark: boolean;
+}
+
+/** {@link Platform} of one thread of this process. */
+export class ThreadPlatform implements Platform {
+  readonly mmu: Mmu;
+  readonly #clock: HostClock;
+  readonly #ringDoorbell: () => void;
+  readonly #canPark: boolean;
+
+  constructor(parts: PlatformParts) {
+    this.mmu = parts.mmu;
+    this.#clock = new HostClock(parts.epochNs);
+    this.#ringDoorbell = parts.ringDoorbell;
+    this.#canPark = parts.canPark;
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  wallClock(): bigint {
+    return this.#clock.wallClock();
+  }
+
+  wait(words: Int32Array, index: number, expected: number, timeoutNs: number): void {
+    Atomics.wait(words, index, expected, timeoutNs / 1e6);
+  }
+
+  wake(words: Int32Array, index: number): void {
+    Atomics.notify(words, index);
+  }
+
+  ringDoorbell(): void {
+    this.#ringDoorbell();
+  }
+
+  parkForever(): never {
+    assert(this.#canPark, "the control domain's thread never parks");
+    const never = new Int32Array(new SharedArrayBuffer(4));
+    for (;;) Atomics.wait(never, 0, 0);
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * Warm vCPU threads: starting a Worker costs tens of milliseconds, so some are started ahead. A thread is given to one
+ * domain and never comes back: no state of one guest's thread can reach another.
+ */
+import { VcpuThread, type ThreadSetting } from "./vcpu-thread.ts";
+
+/** A new thread is started this long after one was taken, so that starting it does not slow the guest that took it. */
+const REFILL_DELAY_MS = 20;
+/** Lock tags: 1 is the control domain's. */
+const TAG_FIRST = 2;
+const TAG_LAST = 0x3fff_fffe;
+
+/** Starts threads and keeps `size` of them warm. */
+export class VcpuPool {
+  readonly #setting: ThreadSetting;
+  readonly #size: number;
+  readonly #warm: VcpuThread[] = [];
+  readonly #tags = new Set<number>();
+  #lastTag = TAG_FIRST - 1;
+  #refill: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(setting: ThreadSetting, size: number) {
+    this.#setting = setting;
+    this.#size = size;
+    this.#fill();
+  }
+
+  /** Threads that are attached and wait for a domain. */
+  get readyCount(): number {
+    return this.#warm.filter((thread) => thread.ready).length;
+  }
+
+  /** Threads that exist, given away ones included. */
+  get threadCount(): number {
+    return this.#tags.size;
+  }
+
+  /** A thread for one vCPU: a warm one if there is any. */
+  take(): VcpuThread {
+    const ready = this.#warm.findIndex((thread) => thread.ready);
+    const thread = this.#warm.splice(Math.max(0, ready), 1)[0] ?? this.#start();
+    this.#scheduleRefill();
+    return thread;
+  }
+
+  /** The thread has ended: its tag may name another one. */
+  forget(thread: VcpuThread): void {
+    this.#tags.delete(thread.tag);
+  }
+
+  /** Ends the warm threads and starts no more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#refill);
+    await Promise.all(this.#warm.splice(0).map((thread) => this.#retire(thread)));
+  }
+
+  /** Waits until the warm threads are attached. */
+  async warm(): Promise<void> {
+    this.#fill();
+    await Promise.all(this.#warm.map((thread) => readiness(thread)));
+  }
+
+  async #retire(thread: VcpuThread): Promise<void> {
+    thread.onEnd = () => {};
+    await thread.end();
+    this.forget(thread);
+  }
+
+  #scheduleRefill(): void {
+    if (this.#closed || this.#refill !== undefined) return;
+    this.#refill = setTimeout(() => {
+      this.#refill = undefined;
+      this.#fill();
+    }, REFILL_DELAY_MS).unref();
+  }
+
+  #fill(): void {
+    while (!this.#closed && this.#warm.length < this.#size) this.#warm.push(this.#start());
+  }
+
+  #start(): VcpuThread {
+    const thread = new VcpuThread(this.#setting, this.#nextTag());
+    // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.
+    thread.onEnd = () => {
+      this.forget(thread);
+      const at = this.#warm.indexOf(thread);
+      if (at >= 0) this.#warm.splice(at, 1);
+    };
+    return thread;
+  }
+
+  #nextTag(): number {
+    do this.#lastTag = this.#lastTag >= TAG_LAST ? TAG_FIRST : this.#lastTag + 1;
+    while (this.#tags.has(this.#lastTag));
+    this.#tags.add(this.#lastTag);
+    return this.#lastTag;
+  }
+}
+
+const readiness = (thread: VcpuThread): Promise<void> =>
+  new Promise((resolve) => {
+    if (thread.ready || thread.ended) return resolve();
+    thread.ref();
+    const { onEnd } = thread;
+    thread.onReport = (report) => {
+      if (report.type !== "ready") return;
+      thread.onReport = () => {};
+      thread.onEnd = onEnd;
+      thread.unref();
+      resolve();
+    };
+    thread.onEnd = (cause) => {
+      onEnd(cause);
+      resolve();
+    };
+  });

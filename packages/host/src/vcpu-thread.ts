@@ -1,0 +1,111 @@
+/**
+ * A vCPU thread as the control domain sees it: a Worker that is started ahead, gets exactly one domain, and is ended by
+ * termination. It keeps the process alive only while somebody holds a reference on it.
+ */
+import { MessageChannel, SHARE_ENV, Worker, type MessagePort } from "node:worker_threads";
+import { threadCpuTimeNs } from "@xenolith/sys";
+import type { Command, Report, ThreadBoot } from "./protocol.ts";
+
+/** What all vCPU threads of a host are started with. */
+export type ThreadSetting = Omit<ThreadBoot, "tag" | "mailbox" | "port">;
+
+/** JavaScript heap of one vCPU thread: a guest that fills it with references ends its own thread only. */
+const HEAP_MIB_MAX = 256;
+const YOUNG_HEAP_MIB_MAX = 16;
+/** Native stack of one vCPU thread, which deep recursion of a guest uses. */
+const STACK_MIB = 4;
+
+const entryPoint = new URL("./vcpu-worker.js", import.meta.url);
+
+/** One Worker for one vCPU. */
+export class VcpuThread {
+  readonly tag: number;
+  /** What the thread reports, apart from readiness. */
+  onReport: (report: Report) => void = () => {};
+  /** The thread is gone, with the error that ended it, if any. Called once. */
+  onEnd: (cause: unknown) => void = () => {};
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #mailbox = new Int32Array(new SharedArrayBuffer(4));
+  #threadId = 0;
+  #ended = false;
+  #cause: unknown;
+
+  constructor(setting: ThreadSetting, tag: number) {
+    this.tag = tag;
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    const mailbox = this.#mailbox.buffer;
+    const workerData = { ...setting, tag, mailbox, port: port2 } as ThreadBoot;
+    this.#worker = new Worker(entryPoint, {
+      workerData,
+      transferList: [port2],
+      argv: [],
+      execArgv: [],
+      env: SHARE_ENV,
+      name: `xenolith vcpu ${tag}`,
+      resourceLimits: {
+        maxOldGenerationSizeMb: HEAP_MIB_MAX,
+        maxYoungGenerationSizeMb: YOUNG_HEAP_MIB_MAX,
+        stackSizeMb: STACK_MIB,
+      },
+    });
+    this.#worker.on("error", (error) => {
+      this.#cause = error;
+    });
+    this.#worker.on("exit", () => this.#finish());
+    this.#port.on("message", (report: Report) => this.#receive(report));
+    this.unref();
+  }
+
+  /** Whether the thread has attached to the hypervisor and waits for its domain. */
+  get ready(): boolean {
+    return this.#threadId !== 0;
+  }
+
+  /** Whether the thread no longer exists. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Sends a command. A thread that runs a vCPU already is woken by its owner. */
+  post(command: Command): void {
+    this.#port.postMessage(command);
+    Atomics.add(this.#mailbox, 0, 1);
+    Atomics.notify(this.#mailbox, 0);
+  }
+
+  /** Keeps the process alive. */
+  ref(): void {
+    this.#worker.ref();
+  }
+
+  /** Lets the process end although the thread runs. */
+  unref(): void {
+    this.#worker.unref();
+    this.#port.unref();
+  }
+
+  /** Ends the thread wherever it is. The caller has made sure that it holds nothing of the hypervisor's. */
+  async end(): Promise<void> {
+    if (!this.#ended) await this.#worker.terminate();
+    this.#finish();
+  }
+
+  /** Processor time of the thread in nanoseconds; 0 when it is not known. */
+  cpuNs(): number {
+    return this.#threadId === 0 || this.#ended ? 0 : Math.max(0, threadCpuTimeNs(this.#threadId));
+  }
+
+  #receive(report: Report): void {
+    if (report.type === "ready") this.#threadId = report.threadId;
+    this.onReport(report);
+  }
+
+  #finish(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#port.close();
+    this.onEnd(this.#cause);
+  }
+}
