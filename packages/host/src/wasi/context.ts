@@ -88,33 +88,39 @@ export const IOVEC_COUNT_MAX = 1024;
 /** Subscriptions of one `poll_oneoff`. */
 export const SUBSCRIPTION_COUNT_MAX = 1024;
 
-/** One vCPU's WASI: its context, and buffers made once. */
-export interface Session {
+/**
+ * One vCPU's WASI: its context, and buffers that are made once. The large ones are made when they are first used: a
+ * guest that is started usually imports WASI by one of its two names only, if at all.
+ */
+export class Session {
   readonly context: WasiContext;
+  /** The name by which the guest imports WASI. */
   readonly module: WasiModule;
   readonly memory: WasiMemory;
   readonly descriptors: DescriptorTable;
-  /** Holds the bytes of a transfer between guest and kernel. */
-  readonly bounce: NativeBuffer;
   /** The scatter list of the call: address, length, address, length ... */
-  readonly iovecs: Uint32Array;
+  readonly iovecs = new Uint32Array(IOVEC_COUNT_MAX * 2);
   /** Two paths, for the calls that take two. */
-  readonly paths: readonly [Uint8Array, Uint8Array];
+  readonly paths: readonly [Uint8Array, Uint8Array] = [new Uint8Array(PATH_BYTES_MAX), new Uint8Array(PATH_BYTES_MAX)];
   /** When each subscription of the call is due, by the monotonic clock. */
-  readonly deadlines: Float64Array;
-  /** Looks at one of the host's descriptors. */
-  readonly pollSet: PollSet;
-}
+  readonly deadlines = new Float64Array(SUBSCRIPTION_COUNT_MAX);
+  #bounce: NativeBuffer | undefined;
+  #pollSet: PollSet | undefined;
 
-/** Makes the buffers of one vCPU. `module` is the name by which the guest imports WASI. */
-export const createSession = (context: WasiContext, module: WasiModule): Session => ({
-  context,
-  module,
-  memory: context.cpu.memory,
-  descriptors: context.descriptors,
-  bounce: new NativeBuffer(BOUNCE_BYTES),
-  iovecs: new Uint32Array(IOVEC_COUNT_MAX * 2),
-  paths: [new Uint8Array(PATH_BYTES_MAX), new Uint8Array(PATH_BYTES_MAX)],
-  deadlines: new Float64Array(SUBSCRIPTION_COUNT_MAX),
-  pollSet: new PollSet(1),
-});
+  constructor(context: WasiContext, module: WasiModule) {
+    this.context = context;
+    this.module = module;
+    this.memory = context.cpu.memory;
+    this.descriptors = context.descriptors;
+  }
+
+  /** Holds the bytes of a transfer between guest and kernel. */
+  get bounce(): NativeBuffer {
+    return (this.#bounce ??= new NativeBuffer(BOUNCE_BYTES));
+  }
+
+  /** Looks at one of the host's descriptors. */
+  get pollSet(): PollSet {
+    return (this.#pollSet ??= new PollSet(1));
+  }
+}

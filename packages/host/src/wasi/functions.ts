@@ -2,7 +2,7 @@
  * The functions a guest imports, made from the handlers of this folder. A handler gets its vCPU's session and unsigned
  * arguments, and returns a number from 0 or a negative Linux errno; here its arguments come in and its result goes out.
  */
-import { createSession, type Session, type WasiContext } from "./context.ts";
+import { Session, type WasiContext } from "./context.ts";
 import {
   argsGet,
   argsSizesGet,
@@ -137,7 +137,7 @@ const doorTo = (session: Session, handler: AnyHandler, parameterCount: number): 
  * and leave it only through `context.sleepUntil`, `context.exit` and waiting standard streams.
  */
 export const createWasi = (context: WasiContext, module: WasiModule): WasiImports => {
-  const session = createSession(context, module);
+  const session = new Session(context, module);
   const imports: Record<string, WasiImport> = Object.create(null);
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `Handlers` checked each against its letters.
   const untyped = handlers as unknown as Readonly<Record<string, AnyHandler>>;
