@@ -29,7 +29,8 @@ const tried: Tried[] = forms.flatMap(([type, bits, suffix]) =>
 );
 
 const functions = tried.map(
-  ({ name, type }) => `(func (export "${name}") (param i32 ${type}) (result ${type}) (${name} offset=8 (local.get 0) (local.get 1)))`,
+  ({ name, type }) =>
+    `(func (export "${name}") (param i32 ${type}) (result ${type}) (${name} offset=8 (local.get 0) (local.get 1)))`,
 );
 
 describe("atomic read-modify-write instructions", () => {
@@ -47,7 +48,10 @@ describe("atomic read-modify-write instructions", () => {
           nativeWords.fill(word);
           rewrittenWords.fill(word);
           const expected = outcome(() => callExport(native, name, at, value));
-          assert.equal(outcome(() => callExport(booted.exports, name, at, value)), expected);
+          assert.equal(
+            outcome(() => callExport(booted.exports, name, at, value)),
+            expected,
+          );
           assert.deepEqual(rewrittenWords, nativeWords);
         }),
       );
@@ -64,7 +68,9 @@ describe("atomic read-modify-write instructions", () => {
   it("are replaced, except exchanges, and make the image one that needs TurboFan", () => {
     assert.equal(Object.keys(image.manifest.replaced).length, 35);
     assert.equal(image.manifest.usesAtomics, true);
-    const plain = rewriteModule(assembleWat(`(module (memory 1) (func (i32.store (i32.const 0) (i32.const 1)) atomic.fence))`));
+    const plain = rewriteModule(
+      assembleWat(`(module (memory 1) (func (i32.store (i32.const 0) (i32.const 1)) atomic.fence))`),
+    );
     assert.equal(plain.manifest.usesAtomics, false);
   });
 
@@ -79,7 +85,9 @@ describe("atomic read-modify-write instructions", () => {
     );
     const program = `const { workerData: { module, memory } } = require("node:worker_threads");
       new WebAssembly.Instance(new WebAssembly.Module(module), { xen: { memory } }).exports.run();`;
-    const workers = [1, 2].map(() => new Worker(program, { eval: true, workerData: { module: counting.module, memory } }));
+    const workers = [1, 2].map(
+      () => new Worker(program, { eval: true, workerData: { module: counting.module, memory } }),
+    );
     await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve))));
     assert.equal(new Int32Array(memory.buffer)[16], 200_000);
     assert.equal(new Uint8Array(memory.buffer)[72], -200_000 & 0xff);

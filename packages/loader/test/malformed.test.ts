@@ -68,7 +68,12 @@ const unsignedNumber = (value: number): number[] => {
 const header = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 
 /** A module of one section whose content is a prefix and then many copies of an entry. */
-function repeated(sectionId: number, count: number, entry: readonly number[], before: readonly number[] = []): Uint8Array {
+function repeated(
+  sectionId: number,
+  count: number,
+  entry: readonly number[],
+  before: readonly number[] = [],
+): Uint8Array {
   const countBytes = unsignedNumber(count);
   const contentBytes = countBytes.length + count * entry.length;
   const start = [...header, ...before, sectionId, ...unsignedNumber(contentBytes), ...countBytes];
@@ -146,7 +151,9 @@ describe("modules made to exhaust the loader", () => {
   it("of a million entries are refused at the count, in every section that is a list", () => {
     const million = 1_000_001;
     const segment = [1, 0];
-    assert.throws(() => rewriteModule(repeated(11, million, segment)), { message: "data segment count is 1000001, the limit is 100000" });
+    assert.throws(() => rewriteModule(repeated(11, million, segment)), {
+      message: "data segment count is 1000001, the limit is 100000",
+    });
     assert.throws(() => rewriteModule(repeated(6, million, [0x7f, 0, 0x41, 0, 0x0b])), /global count is 1000001/);
     assert.throws(() => rewriteModule(repeated(1, million, [0x60, 0, 0])), /type count is 1000001/);
     assert.throws(() => rewriteModule(repeated(3, million, [0], types)), /function count is 1000001/);
@@ -159,14 +166,22 @@ describe("modules made to exhaust the loader", () => {
     const code = [0x0a, 8, 1, 6, 1, ...unsignedNumber(1_000_000), 0x7f, 0x0b];
     assert.equal(code[1]! + 2, code.length);
     const bytes = Uint8Array.from([...header, ...types, 3, 2, 1, 0, ...code]);
-    assert.throws(() => rewriteModule(bytes), { code: "MODULE_TOO_LARGE", message: /local count .* is 1000000, the limit is 50000/ });
+    assert.throws(() => rewriteModule(bytes), {
+      code: "MODULE_TOO_LARGE",
+      message: /local count .* is 1000000, the limit is 50000/,
+    });
     const countless = [0x0a, 11, 1, 9, 1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x7f, 0x0b];
-    assert.throws(() => rewriteModule(Uint8Array.from([...header, ...types, 3, 2, 1, 0, ...countless])), /MODULE_TOO_LARGE|4294967295|offset/);
+    assert.throws(
+      () => rewriteModule(Uint8Array.from([...header, ...types, 3, 2, 1, 0, ...countless])),
+      /MODULE_TOO_LARGE|4294967295|offset/,
+    );
   });
 
   it("with a table of 10,000,001 entries are refused, those with 10,000,000 are not", () => {
     const table = (minimum: number) => assembleWat(`(module (table ${minimum} funcref))`);
-    assert.throws(() => rewriteModule(table(10_000_001)), { message: "table entry count is 10000001, the limit is 10000000" });
+    assert.throws(() => rewriteModule(table(10_000_001)), {
+      message: "table entry count is 10000001, the limit is 10000000",
+    });
     rewriteModule(table(10_000_000));
   });
 
@@ -177,7 +192,10 @@ describe("modules made to exhaust the loader", () => {
     const module = new Uint8Array(start.length + sizeBytes);
     module.set(start);
     assert.equal(rewriteModule(module).module.length, module.length);
-    assert.throws(() => rewriteModule(module, { limits: { moduleSizeBytes: sizeBytes } }), /module size in bytes is 3000000\d\d, the limit is 300000000/);
+    assert.throws(
+      () => rewriteModule(module, { limits: { moduleSizeBytes: sizeBytes } }),
+      /module size in bytes is 3000000\d\d, the limit is 300000000/,
+    );
   });
 
   it("that announce more than they hold are refused before anything is allocated", () => {
@@ -185,7 +203,26 @@ describe("modules made to exhaust the loader", () => {
       const bytes = Uint8Array.from([...header, id, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]);
       assert.throws(() => rewriteModule(bytes), { name: "XenolithError" });
     }
-    const labels = Uint8Array.from([...header, ...types, 3, 2, 1, 0, 0x0a, 10, 1, 8, 0, 0x0e, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x0b]);
+    const labels = Uint8Array.from([
+      ...header,
+      ...types,
+      3,
+      2,
+      1,
+      0,
+      0x0a,
+      10,
+      1,
+      8,
+      0,
+      0x0e,
+      0xff,
+      0xff,
+      0xff,
+      0xff,
+      0x0f,
+      0x0b,
+    ]);
     assert.throws(() => rewriteModule(labels), { name: "XenolithError" });
   });
 
@@ -193,6 +230,9 @@ describe("modules made to exhaust the loader", () => {
     const expression = [0x41, 0, ...Array.from({ length: 5_000 }, () => [0x41, 0, 0x6a]).flat(), 0x0b];
     const content = [1, 0x7f, 0, ...expression];
     const bytes = Uint8Array.from([...header, 6, ...unsignedNumber(content.length), ...content]);
-    assert.throws(() => rewriteModule(bytes), { code: "MODULE_TOO_LARGE", message: /instruction count of global initial value is 1001/ });
+    assert.throws(() => rewriteModule(bytes), {
+      code: "MODULE_TOO_LARGE",
+      message: /instruction count of global initial value is 1001/,
+    });
   });
 });

@@ -83,8 +83,13 @@ describe("features outside the accepted set", () => {
 describe("names that the loader adds", () => {
   it("may not be taken by the module", () => {
     const taken = `(module (func (export "xenolith.start")))`;
-    assert.throws(() => rewriteModule(assembleWat(taken)), refusal("MODULE_UNSUPPORTED", /export "xenolith\.start".*rewritten before/));
-    const once = rewriteModule(assembleWat(`(module (memory 1) (func (export "f") (result i32) (memory.size)))`)).module;
+    assert.throws(
+      () => rewriteModule(assembleWat(taken)),
+      refusal("MODULE_UNSUPPORTED", /export "xenolith\.start".*rewritten before/),
+    );
+    const once = rewriteModule(
+      assembleWat(`(module (memory 1) (func (export "f") (result i32) (memory.size)))`),
+    ).module;
     assert.throws(() => rewriteModule(once), refusal("MODULE_UNSUPPORTED", /xenolith\.services/));
   });
 });
@@ -133,16 +138,22 @@ describe("imports", () => {
   it("cannot put control characters or endless text into a message", () => {
     const name = `\\1b[2J\\r\\n${"x".repeat(1_000)}`;
     const bytes = assembleWat(`(module (import "env" "${name}" (func)))`);
-    assert.throws(() => paravirtualise(bytes, { imports: offered }), (error: Error) => {
-      return !/[\u0000-\u001f]/.test(error.message) && error.message.length < 500;
-    });
+    assert.throws(
+      () => paravirtualise(bytes, { imports: offered }),
+      (error: Error) => {
+        return !/[\u0000-\u001f]/.test(error.message) && error.message.length < 500;
+      },
+    );
   });
 });
 
 describe("data segments", () => {
   it("that end beyond the declared memory are refused with end and limit", () => {
     const text = (address: number) => `(module (memory 1) (data (i32.const ${address}) "four"))`;
-    assert.throws(() => rewriteModule(assembleWat(text(65_533))), refusal("MODULE_INVALID", /ends at address 65537, the memory's declared size is 65536 bytes/));
+    assert.throws(
+      () => rewriteModule(assembleWat(text(65_533))),
+      refusal("MODULE_INVALID", /ends at address 65537, the memory's declared size is 65536 bytes/),
+    );
     assert.throws(() => rewriteModule(assembleWat(text(-1))), refusal("MODULE_INVALID", /ends at address 4294967299/));
     rewriteModule(assembleWat(text(65_532)));
   });
@@ -151,18 +162,42 @@ describe("data segments", () => {
 describe("limits", () => {
   it("are enforced with the value and the limit in the message", () => {
     const cases: readonly (readonly [Partial<Limits>, module: string, message: RegExp])[] = [
-      [{ moduleSizeBytes: 40 }, `(module (func) (func) (func) (data "${"x".repeat(40)}"))`, /module size in bytes is \d\d, the limit is 40/],
+      [
+        { moduleSizeBytes: 40 },
+        `(module (func) (func) (func) (data "${"x".repeat(40)}"))`,
+        /module size in bytes is \d\d, the limit is 40/,
+      ],
       [{ typeCount: 1 }, `(module (type (func)) (type (func (param i32))))`, /type count is 2, the limit is 1/],
-      [{ importCount: 1 }, `(module (import "a" "b" (func)) (import "a" "c" (func)))`, /import count is 2, the limit is 1/],
+      [
+        { importCount: 1 },
+        `(module (import "a" "b" (func)) (import "a" "c" (func)))`,
+        /import count is 2, the limit is 1/,
+      ],
       [{ functionCount: 2 }, `(module (import "a" "b" (func)) (func) (func))`, /function count is 3, the limit is 2/],
       [{ localCount: 3 }, `(module (func (local i32 i64 f32 f64)))`, /local count .* is 4, the limit is 3/],
-      [{ bodySizeBytes: 9 }, `(module (func (drop (i64.const 0x7fffffffffffffff))))`, /body at offset \d+ is 14, the limit is 9/],
+      [
+        { bodySizeBytes: 9 },
+        `(module (func (drop (i64.const 0x7fffffffffffffff))))`,
+        /body at offset \d+ is 14, the limit is 9/,
+      ],
       [{ tableCount: 1 }, `(module (table 1 funcref) (table 1 funcref))`, /table count is 2, the limit is 1/],
-      [{ tableEntryCount: 9 }, `(module (table 5 funcref) (table 5 funcref))`, /table entry count is 10, the limit is 9/],
-      [{ globalCount: 1 }, `(module (global i32 (i32.const 0)) (global i32 (i32.const 0)))`, /global count is 2, the limit is 1/],
+      [
+        { tableEntryCount: 9 },
+        `(module (table 5 funcref) (table 5 funcref))`,
+        /table entry count is 10, the limit is 9/,
+      ],
+      [
+        { globalCount: 1 },
+        `(module (global i32 (i32.const 0)) (global i32 (i32.const 0)))`,
+        /global count is 2, the limit is 1/,
+      ],
       [{ exportCount: 1 }, `(module (func (export "a") (export "b")))`, /export count is 2, the limit is 1/],
       [{ dataSegmentCount: 1 }, `(module (data "a") (data "b"))`, /data segment count is 2, the limit is 1/],
-      [{ elementSegmentCount: 1 }, `(module (table 1 funcref) (elem func) (elem func))`, /element segment count is 2, the limit is 1/],
+      [
+        { elementSegmentCount: 1 },
+        `(module (table 1 funcref) (elem func) (elem func))`,
+        /element segment count is 2, the limit is 1/,
+      ],
       [{ nameSizeBytes: 3 }, `(module (func (export "abcd")))`, /export name length is 4, the limit is 3/],
       [{ sectionCount: 2 }, `(module (func) (memory 1))`, /section count is 3, the limit is 2/],
     ];
@@ -177,7 +212,13 @@ describe("limits", () => {
     const loops = `(module (func ${"(loop)".repeat(200)}))`;
     const bytes = assembleWat(loops);
     rewriteModule(bytes, { limits: { bodySizeBytes: 1_000 } });
-    assert.throws(() => rewriteModule(bytes, { poll: true, limits: { bodySizeBytes: 1_000 } }), refusal("MODULE_TOO_LARGE", /body/));
-    assert.throws(() => rewriteModule(bytes, { poll: true, limits: { outputSizeBytes: 1_000 } }), refusal("MODULE_TOO_LARGE", /size of the rewritten module/));
+    assert.throws(
+      () => rewriteModule(bytes, { poll: true, limits: { bodySizeBytes: 1_000 } }),
+      refusal("MODULE_TOO_LARGE", /body/),
+    );
+    assert.throws(
+      () => rewriteModule(bytes, { poll: true, limits: { outputSizeBytes: 1_000 } }),
+      refusal("MODULE_TOO_LARGE", /size of the rewritten module/),
+    );
   });
 });

@@ -99,7 +99,10 @@ describe("an image", () => {
         (func (export "import") (result i32) (call 0)))`),
     );
     const { exports } = boot(image, { a: { one: () => 11 } });
-    assert.deepEqual([callExport(exports, "call", 0), callExport(exports, "call", 1), callExport(exports, "import")], [22, 1, 11]);
+    assert.deepEqual(
+      [callExport(exports, "call", 0), callExport(exports, "call", 1), callExport(exports, "import")],
+      [22, 1, 11],
+    );
   });
 
   it("imports one shared memory of 0 to 65,536 pages, whatever the module declared", () => {
@@ -111,11 +114,16 @@ describe("an image", () => {
       `(import "xen" "memory" (memory 0 65536 shared))`,
     ];
     for (const declaration of declarations) {
-      const image = rewriteModule(assembleWat(`(module ${declaration} (func (export "f") (drop (i32.load (i32.const 0)))))`));
+      const image = rewriteModule(
+        assembleWat(`(module ${declaration} (func (export "f") (drop (i32.load (i32.const 0)))))`),
+      );
       const module = new WebAssembly.Module(image.module);
       assert.deepEqual(WebAssembly.Module.imports(module), [{ module: "xen", name: "memory", kind: "memory" }]);
       const exported = WebAssembly.Module.exports(module).filter(({ kind }) => kind === "memory");
-      assert.deepEqual(exported.map(({ name }) => name), image.manifest.memory?.exportNames);
+      assert.deepEqual(
+        exported.map(({ name }) => name),
+        image.manifest.memory?.exportNames,
+      );
       const tooSmall = new WebAssembly.Memory({ initial: 0, maximum: 65_536 });
       assert.throws(() => new WebAssembly.Instance(module, { xen: { memory: tooSmall } }), WebAssembly.LinkError);
       boot(image);
@@ -159,9 +167,21 @@ describe("an image", () => {
         (global (mut v128) (v128.const i64x2 0 0))
         (table 1 funcref) (table (export "t") 2 funcref) (table 3 externref))`),
     );
-    assert.deepEqual(Object.keys(boot(image).exports).toSorted(), ["g", "t", "xenolith.global.0", "xenolith.table.0", "xenolith.table.2"]);
-    assert.deepEqual(image.manifest.globals.map(({ exportName }) => exportName), ["xenolith.global.0", "g"]);
-    assert.deepEqual(image.manifest.tables.map(({ exportName }) => exportName), ["xenolith.table.0", "t", "xenolith.table.2"]);
+    assert.deepEqual(Object.keys(boot(image).exports).toSorted(), [
+      "g",
+      "t",
+      "xenolith.global.0",
+      "xenolith.table.0",
+      "xenolith.table.2",
+    ]);
+    assert.deepEqual(
+      image.manifest.globals.map(({ exportName }) => exportName),
+      ["xenolith.global.0", "g"],
+    );
+    assert.deepEqual(
+      image.manifest.tables.map(({ exportName }) => exportName),
+      ["xenolith.table.0", "t", "xenolith.table.2"],
+    );
     assert.match(image.manifest.obstacles.join("\n"), /global 3 is a mutable v128/);
   });
 
@@ -178,7 +198,12 @@ describe("an image", () => {
 
   it("names the functions of the module and its own, and keeps other custom sections but those about code positions", () => {
     const plain = assembleWat(`(module (memory 1) (func $alpha) (func $beta (result i32) (memory.size)))`);
-    const bytes = Buffer.concat([plain, customSection("producers"), customSection(".debug_info"), customSection("metadata.code.branch_hint")]);
+    const bytes = Buffer.concat([
+      plain,
+      customSection("producers"),
+      customSection(".debug_info"),
+      customSection("metadata.code.branch_hint"),
+    ]);
     const { module, manifest } = rewriteModule(bytes);
     assert.equal(functionName(module, 0), "alpha");
     assert.equal(functionName(module, 1), "beta");
@@ -196,21 +221,37 @@ describe("an image", () => {
   });
 
   it("lists imports and exports with their types", () => {
-    const image = rewriteModule(assembleWat(`(module (import "a" "b" (func (param i32 f64) (result i64))) (export "c" (func 0)))`));
+    const image = rewriteModule(
+      assembleWat(`(module (import "a" "b" (func (param i32 f64) (result i64))) (export "c" (func 0)))`),
+    );
     assert.deepEqual(offerAll(image), [{ module: "a", name: "b", params: ["i32", "f64"], results: ["i64"] }]);
     const signature = { params: ["i32", "f64"], results: ["i64"] };
     assert.deepEqual(image.manifest.exports, [{ name: "c", kind: "function", index: 0, signature }]);
   });
 
   it("describes active and passive data segments", () => {
-    const image = rewriteModule(assembleWat(`(module (memory 32768 40000) (data (i32.const 65536) "") (data (i32.const 0x7fff0000) "x") (data "passive"))`));
-    const described = image.manifest.segments.map((segment) => [segment.address, Buffer.from(segmentBytes(image, segment)).toString()]);
-    assert.deepEqual(described, [[65_536, ""], [0x7fff_0000, "x"], [null, "passive"]]);
+    const image = rewriteModule(
+      assembleWat(
+        `(module (memory 32768 40000) (data (i32.const 65536) "") (data (i32.const 0x7fff0000) "x") (data "passive"))`,
+      ),
+    );
+    const described = image.manifest.segments.map((segment) => [
+      segment.address,
+      Buffer.from(segmentBytes(image, segment)).toString(),
+    ]);
+    assert.deepEqual(described, [
+      [65_536, ""],
+      [0x7fff_0000, "x"],
+      [null, "passive"],
+    ]);
   });
 
   it("evaluates extended constant expressions", { skip: !hasExtendedConst() && "this engine has none" }, () => {
     const image = rewriteModule(assembleWat(extendedConst));
-    assert.deepEqual(image.manifest.segments.map(({ address }) => address), [121]);
+    assert.deepEqual(
+      image.manifest.segments.map(({ address }) => address),
+      [121],
+    );
     assert.ok(image.manifest.features.includes("extended-const"));
   });
 });
@@ -234,14 +275,21 @@ describe("polled loops", () => {
     callExport(boot(image).exports, "run", 1_000);
   });
 
-  it("include recursion by tail calls, which needs no loop", { skip: !canTailCall() && "this engine has no tail calls" }, () => {
-    const recursion = `(module (func $run (export "run") (param i32)
+  it(
+    "include recursion by tail calls, which needs no loop",
+    { skip: !canTailCall() && "this engine has no tail calls" },
+    () => {
+      const recursion = `(module (func $run (export "run") (param i32)
       (if (i32.eqz (local.get 0)) (then return)) (return_call $run (i32.sub (local.get 0) (i32.const 1)))))`;
-    const calls = { count: 0 };
-    const { exports } = boot(rewriteModule(assembleWat(recursion), { poll: true }), {}, (own) => ({ ...own, poll: () => (calls.count++, 10) }));
-    callExport(exports, "run", 1_000);
-    assert.equal(calls.count, 100);
-  });
+      const calls = { count: 0 };
+      const { exports } = boot(rewriteModule(assembleWat(recursion), { poll: true }), {}, (own) => ({
+        ...own,
+        poll: () => (calls.count++, 10),
+      }));
+      callExport(exports, "run", 1_000);
+      assert.equal(calls.count, 100);
+    },
+  );
 });
 
 function hasExtendedConst(): boolean {

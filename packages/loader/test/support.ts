@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 
@@ -145,11 +146,12 @@ export function outcome(call: () => unknown): string {
 
 const require = createRequire(import.meta.url);
 
-/** Path of a file in an installed package. */
+/** Path of a file in an installed package, exported by it or not. */
 export function packageFile(name: string, path: string): string {
-  const entry = require.resolve(name);
-  const marker = join("node_modules", ...name.split("/"));
-  return join(entry.slice(0, entry.lastIndexOf(marker) + marker.length), path);
+  const directories = require.resolve.paths(name) ?? [];
+  const found = directories.map((directory) => join(directory, name, path)).find((candidate) => existsSync(candidate));
+  if (found === undefined) throw new Error(`package ${name} with ${path} is not installed`);
+  return found;
 }
 
 /** Directory of the test sources (tests run from `dist`). */
