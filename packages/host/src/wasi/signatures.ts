@@ -79,11 +79,12 @@ const signature = ([name, letters]: [string, string]): WasiSignature => ({
   results: name === "proc_exit" ? [] : ["i32"],
 });
 
+const preview1: readonly WasiSignature[] = Object.entries(wasiParameters).map(signature);
+const unstable = preview1.filter(({ name }) => !newerThanUnstable.has(name));
+
 /** What `module` offers, in the order of the specification. */
 export const wasiSignatures = (module: WasiModule): readonly WasiSignature[] =>
-  Object.entries(wasiParameters)
-    .map(signature)
-    .filter(({ name }) => module !== "wasi_unstable" || !newerThanUnstable.has(name));
+  module === "wasi_unstable" ? unstable : preview1;
 
 /** What the handler of a function gets after its session: i32s unsigned, i64s signed. */
 export type WasiArguments<Name extends WasiFunctionName> = ValuesOf<(typeof wasiParameters)[Name]>;
