@@ -35,7 +35,6 @@ export function nameBytes(name: string): Uint8Array {
 const NO_RESULT = 0x40;
 
 export const end = 0x0b;
-export const orElse = 0x05;
 export const giveBack = 0x0f;
 export const unreachable = 0x00;
 export const drop = 0x1a;
@@ -43,7 +42,6 @@ export const block: Code = [0x02, NO_RESULT];
 export const loop: Code = [0x03, NO_RESULT];
 export const when: Code = [0x04, NO_RESULT];
 export const branchIf = (depth: number): Code => [0x0d, unsigned(depth)];
-export const call = (index: number): Code => [0x10, unsigned(index)];
 export const callIndirect = (type: number, table: number): Code => [0x11, unsigned(type), unsigned(table)];
 export const localGet = (index: number): Code => [0x20, unsigned(index)];
 export const localSet = (index: number): Code => [0x21, unsigned(index)];

@@ -60,16 +60,16 @@ const fillShort: Code = [
   giveBack,
 ];
 
-/** More than 128 bytes: the first 32 and the last 128 by themselves, the rest in aligned blocks. */
+/** More than 128 bytes: the first 64 and the last 128 by themselves, the rest in blocks that begin with a cache line. */
 const fillLong: Code = [
   [storeVectorBeforeEnd(80), storeVectorBeforeEnd(96), storeVectorBeforeEnd(112), storeVectorBeforeEnd(128)],
-  [localGet(destination), i32Const(32), op.i32Add, i32Const(-16), op.i32And, localSet(destination)],
+  [localGet(destination), i32Const(64), op.i32Add, i32Const(-64), op.i32And, localSet(destination)],
   [before(fillEnd, 128), localSet(length)],
   block,
   [localGet(destination), localGet(length), op.i32GeU, branchIf(0)],
   loop,
-  [storeLine(0), storeLine(64)],
-  [localGet(destination), i32Const(128), op.i32Add, localTee(destination)],
+  storeLine(0),
+  [localGet(destination), i32Const(64), op.i32Add, localTee(destination)],
   [localGet(length), op.i32LtU, branchIf(0)],
   [end, end],
 ];

@@ -144,7 +144,8 @@ export class ImageCache {
 
 /** The engine's version is part of the key, since it decides which modules are valid. */
 function cacheKey(bytes: Uint8Array, { limits = {}, poll = false }: ParavirtualiseOptions): string {
-  const conditions = JSON.stringify([LOADER_FORMAT, process.versions.v8, poll, Object.entries(limits).toSorted()]);
+  const inForce = { ...defaultLimits, ...limits };
+  const conditions = JSON.stringify([LOADER_FORMAT, process.versions.v8, poll, inForce]);
   return createHash("sha256").update(conditions).update("\n").update(bytes).digest("hex");
 }
 

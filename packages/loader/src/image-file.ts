@@ -51,8 +51,13 @@ export async function readImage(file: FileHandle): Promise<Image | undefined> {
 }
 
 function decode([text, module, data]: readonly Uint8Array[]): Image | undefined {
-  const manifest = JSON.parse(new TextDecoder().decode(text)) as ImageManifest;
-  return manifest.format === LOADER_FORMAT ? { manifest, module: module!, data: data! } : undefined;
+  const manifest: unknown = JSON.parse(new TextDecoder().decode(text));
+  return isManifest(manifest) ? { manifest, module: module!, data: data! } : undefined;
+}
+
+/** The checksum proved that we wrote it; the format says that this version of us did. */
+function isManifest(value: unknown): value is ImageManifest {
+  return typeof value === "object" && value !== null && "format" in value && value.format === LOADER_FORMAT;
 }
 
 function checksum(start: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {

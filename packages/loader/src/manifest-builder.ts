@@ -85,6 +85,6 @@ function exportsOf(shape: ModuleShape): ImageExport[] {
 }
 
 function replacedInstructions(findings: CodeFindings): Record<string, number> {
-  const entries = [...findings.replaced].map(([name, count]) => [name.slice(RESERVED_PREFIX.length), count] as const);
-  return Object.fromEntries(entries.toSorted());
+  const names = [...findings.replaced.keys()].toSorted();
+  return Object.fromEntries(names.map((name) => [name.slice(RESERVED_PREFIX.length), findings.replaced.get(name)!]));
 }

