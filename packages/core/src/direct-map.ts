@@ -22,6 +22,9 @@ export class DirectMap {
   readonly #inverse: number;
   /** Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. */
   readonly #bulk: readonly Uint8Array[];
+  /** Buffer and place of each of them: asking the view for its buffer costs more than the rest of a small copy. */
+  readonly #buffers: readonly ArrayBufferLike[];
+  readonly #starts: readonly number[];
 
   constructor(banks: readonly SharedArrayBuffer[], fastBanks?: readonly Uint8Array[]) {
     this.u8 = banks.map((bank) => new Uint8Array(bank));
@@ -31,6 +34,8 @@ export class DirectMap {
     this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;
     this.#inverse = 1 / this.bankBytes;
     this.#bulk = fastBanks ?? this.u8;
+    this.#buffers = this.#bulk.map((bank) => bank.buffer);
+    this.#starts = this.#bulk.map((bank) => bank.byteOffset);
     assert(Number.isInteger(Math.log2(this.bankBytes)));
     assert(this.#bulk.every((bank) => bank.length === this.bankBytes));
   }
@@ -113,14 +118,16 @@ export class DirectMap {
 
   /** Copies `sizeBytes` bytes of one bank into `target` from index `at`. For bulk: it costs one view per call. */
   copyOut(machine: number, target: Uint8Array, at: number, sizeBytes: number): void {
-    const bulk = this.#bulk[this.bankOf(machine)]!;
-    target.set(new Uint8Array(bulk.buffer, bulk.byteOffset + this.offsetOf(machine), sizeBytes), at);
+    const bank = this.bankOf(machine);
+    const start = this.#starts[bank]! + machine - bank * this.bankBytes;
+    target.set(new Uint8Array(this.#buffers[bank]!, start, sizeBytes), at);
   }
 
   /** Copies `sizeBytes` bytes of `source` from index `at` into one bank. */
   copyIn(machine: number, source: Uint8Array, at: number, sizeBytes: number): void {
-    const bulk = this.#bulk[this.bankOf(machine)]!;
-    bulk.set(new Uint8Array(source.buffer, source.byteOffset + at, sizeBytes), this.offsetOf(machine));
+    const isWhole = at === 0 && sizeBytes === source.length;
+    const bytes = isWhole ? source : source.subarray(at, at + sizeBytes);
+    this.#bulk[this.bankOf(machine)]!.set(bytes, this.offsetOf(machine));
   }
 
   /** Zeroes `sizeBytes` bytes of one bank. */
@@ -136,9 +143,10 @@ export class DirectMap {
 
   /** Copies `count` frames; each run lies in one bank, and the two do not overlap. */
   copyFrames(to: number, from: number, count: number): void {
-    const bulk = this.#bulk[this.bankOf(from * FRAME_BYTES)]!;
-    const at = bulk.byteOffset + this.offsetOf(from * FRAME_BYTES);
-    this.copyIn(to * FRAME_BYTES, new Uint8Array(bulk.buffer, at, count * FRAME_BYTES), 0, count * FRAME_BYTES);
+    const bank = this.bankOf(from * FRAME_BYTES);
+    const start = this.#starts[bank]! + this.offsetOf(from * FRAME_BYTES);
+    const source = new Uint8Array(this.#buffers[bank]!, start, count * FRAME_BYTES);
+    this.copyIn(to * FRAME_BYTES, source, 0, source.length);
   }
 
   #word(machine: number, bank: number): number {

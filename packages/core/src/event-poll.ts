@@ -25,7 +25,7 @@ const NOTHING = 1;
  */
 export const poll = (cpu: Cpu, list: number, count: number, timeoutNs: number): number => {
   if (count > POLL_PORTS_MAX) return -EINVAL;
-  if (!cpu.memory.fetch(list, count * PORT_BYTES)) return -EFAULT;
+  if (count > 0 && !cpu.memory.fetch(list, count * PORT_BYTES)) return -EFAULT;
   const deadline = timeoutNs === 0 ? Infinity : timeoutNs;
   for (let hasSlept = false; ; hasSlept = true) {
     const seen = announce(cpu, count);

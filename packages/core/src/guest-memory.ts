@@ -19,8 +19,8 @@ export const SCRATCH_BYTES = 4096;
 const ADDRESS_END = 0x1_0000_0000;
 /** Behind the buffer: where single numbers pass, so that reading one does not spoil a fetched struct. */
 const WORD_SCRATCH = SCRATCH_BYTES;
-/** Copies up to this long are made word by word: cheaper than a view for a call to memmove. */
-const WORDWISE_BYTES_MAX = 96;
+/** Fetches and stores up to this long are made word by word: cheaper than a view for a call to memmove. */
+const WORDWISE_BYTES_MAX = 128;
 /** Bytes copied under one hold of the lock. */
 const SLICE_BYTES = 4 << 20;
 
@@ -29,8 +29,10 @@ export class GuestMemory {
   /** What `fetch` read and `store` writes: private to this object. */
   readonly scratch: DataView;
   readonly #scratchBytes: Uint8Array;
+  readonly #scratchWords: Uint32Array;
   readonly #directMap: DirectMap;
   readonly #views: readonly DataView[];
+  readonly #words: readonly Uint32Array[];
   readonly #locks: LockTable;
   readonly #lock: number;
   readonly #entries: Uint32Array;
@@ -42,8 +44,10 @@ export class GuestMemory {
     const { p2m, directMap, locks, geometry } = hypervisor;
     this.#scratchBytes = new Uint8Array(SCRATCH_BYTES + 8);
     this.scratch = new DataView(this.#scratchBytes.buffer);
+    this.#scratchWords = new Uint32Array(this.#scratchBytes.buffer);
     this.#directMap = directMap;
     this.#views = directMap.views;
+    this.#words = directMap.u32;
     this.#locks = locks;
     this.#lock = locks.id("p2m", slot);
     this.#entries = p2m.entries;
@@ -70,7 +74,9 @@ export class GuestMemory {
       const mfn = entry >>> 4;
       const bank = mfn >>> this.#bankShift;
       const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
-      copyWords(this.#views[bank]!, offset, this.scratch, scratchOffset, sizeBytes);
+      if (((offset | scratchOffset | sizeBytes) & 3) !== 0) {
+        copyUnaligned(this.#views[bank]!, offset, this.scratch, scratchOffset, sizeBytes);
+      } else copyWords(this.#words[bank]!, offset / 4, this.#scratchWords, scratchOffset / 4, sizeBytes / 4);
     }
     this.#locks.release(this.#lock);
     return isAllowed;
@@ -89,7 +95,9 @@ export class GuestMemory {
       const mfn = entry >>> 4;
       const bank = mfn >>> this.#bankShift;
       const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
-      copyWords(this.scratch, scratchOffset, this.#views[bank]!, offset, sizeBytes);
+      if (((offset | scratchOffset | sizeBytes) & 3) !== 0) {
+        copyUnaligned(this.scratch, scratchOffset, this.#views[bank]!, offset, sizeBytes);
+      } else copyWords(this.#scratchWords, scratchOffset / 4, this.#words[bank]!, offset / 4, sizeBytes / 4);
     }
     this.#locks.release(this.#lock);
     return isAllowed;
@@ -130,11 +138,31 @@ export class GuestMemory {
 
   /** Fills `target` from `address`. 0, or -EFAULT: not all of it was readable. */
   copyFromGuest(address: number, target: Uint8Array): number {
+    const sizeBytes = target.length;
+    const inPage = address & (FRAME_BYTES - 1);
+    if (inPage + sizeBytes <= FRAME_BYTES && this.#isAddress(address)) {
+      this.#locks.acquire(this.#lock);
+      const entry = this.#entries[this.#base + (address >>> 12)]!;
+      const isAllowed = ((P2M_READABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+      if (isAllowed) this.#directMap.copyOut((entry >>> 4) * FRAME_BYTES + inPage, target, 0, sizeBytes);
+      this.#locks.release(this.#lock);
+      return isAllowed || sizeBytes === 0 ? 0 : -EFAULT;
+    }
     return this.#copy(address, target, 0, target.length, false) ? 0 : -EFAULT;
   }
 
   /** Writes `source` to `address`. 0, or -EFAULT: not all of it was writable. */
   copyToGuest(address: number, source: Uint8Array): number {
+    const sizeBytes = source.length;
+    const inPage = address & (FRAME_BYTES - 1);
+    if (inPage + sizeBytes <= FRAME_BYTES && this.#isAddress(address)) {
+      this.#locks.acquire(this.#lock);
+      const entry = this.#entries[this.#base + (address >>> 12)]!;
+      const isAllowed = ((P2M_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+      if (isAllowed) this.#directMap.copyIn((entry >>> 4) * FRAME_BYTES + inPage, source, 0, sizeBytes);
+      this.#locks.release(this.#lock);
+      return isAllowed || sizeBytes === 0 ? 0 : -EFAULT;
+    }
     return this.#copy(address, source, 0, source.length, true) ? 0 : -EFAULT;
   }
 
@@ -236,7 +264,19 @@ export class GuestMemory {
   }
 }
 
-const copyWords = (from: DataView, fromAt: number, to: DataView, toAt: number, sizeBytes: number): void => {
+/** Copies `count` words, four at a time. */
+const copyWords = (from: Uint32Array, fromAt: number, to: Uint32Array, toAt: number, count: number): void => {
+  let done = 0;
+  for (; done + 4 <= count; done += 4) {
+    to[toAt + done] = from[fromAt + done]!;
+    to[toAt + done + 1] = from[fromAt + done + 1]!;
+    to[toAt + done + 2] = from[fromAt + done + 2]!;
+    to[toAt + done + 3] = from[fromAt + done + 3]!;
+  }
+  for (; done < count; done += 1) to[toAt + done] = from[fromAt + done]!;
+};
+
+const copyUnaligned = (from: DataView, fromAt: number, to: DataView, toAt: number, sizeBytes: number): void => {
   let done = 0;
   for (; done + 4 <= sizeBytes; done += 4) to.setUint32(toAt + done, from.getUint32(fromAt + done, true), true);
   for (; done < sizeBytes; done += 1) to.setUint8(toAt + done, from.getUint8(fromAt + done));

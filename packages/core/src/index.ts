@@ -160,8 +160,8 @@ export {
 } from "./futex.ts";
 export { busyNs, changeRunstate, runstate } from "./runstate.ts";
 export { refreshTime, updateSystemTime, updateWallClock } from "./system-time.ts";
-export { expireTimers, nextTimer, setPeriodic, setSingleshot, setTimerOp, stopTimers } from "./timers.ts";
-export { earliestDeadline, SERVICE_INTERVAL_NS, serviceTimers } from "./timer-service.ts";
+export { expireTimers, nextTimer, SERVICE_INTERVAL_NS, setPeriodic, setSingleshot, setTimerOp, stopTimers } from "./timers.ts";
+export { earliestDeadline, serviceTimers } from "./timer-service.ts";
 export { setWatchdog } from "./watchdog.ts";
 export {
   beginVcpu,

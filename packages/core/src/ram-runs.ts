@@ -37,7 +37,8 @@ export class RamRuns {
       const entry = entries[at]!;
       if (!isRam(entry)) break;
       const mfn = entry >>> 4;
-      const isHeld = Atomics.load(refs, mfn) !== 1;
+      // Plain: while it is 1 and the lock is held, nobody else can change it.
+      const isHeld = refs[mfn] !== 1;
       if (mfn === next && !isHeld && (mfn & (framesPerBank - 1)) !== 0) {
         this.#count[this.#length - 1]! += 1;
         next += 1;

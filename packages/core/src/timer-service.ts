@@ -4,12 +4,9 @@
 import { DOM0_SLOT } from "./domain-table.ts";
 import { ARMED, SERVED, WATCHDOG_COUNT } from "./event-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { expireTimers, nextTimer } from "./timers.ts";
+import { expireTimers, nextTimer, SERVICE_INTERVAL_NS } from "./timers.ts";
 import { VCPU_BLOCKED } from "./vcpu-table.ts";
 import { expireWatchdogs } from "./watchdog.ts";
-
-/** Timers are served at most this often, whatever guests ask for. */
-export const SERVICE_INTERVAL_NS = 200_000;
 
 /**
  * For the control domain's thread: fires what is due (watchdogs, and timers of vCPUs that do not block) and returns the

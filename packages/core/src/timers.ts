@@ -14,6 +14,8 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { refreshTime } from "./system-time.ts";
 import { raiseVirq } from "./virq.ts";
 
+/** The control domain serves timers at most this often, whatever guests ask for. */
+export const SERVICE_INTERVAL_NS = 200_000;
 /** Shortest period of a periodic timer. */
 export const PERIOD_MIN_NS = 1_000_000;
 const WORD = 0x1_0000_0000;
@@ -98,11 +100,15 @@ export const stopTimers = (hypervisor: Hypervisor, slot: number): void => {
   unlockEvents(hypervisor, slot, slot);
 };
 
-/** Tells the control domain of a deadline before the one it sleeps for. */
+/**
+ * Tells the control domain of a deadline before the one it sleeps for, unless it is going to look within its interval
+ * anyway: a flood of timers costs it no more than one look per interval.
+ */
 export const announceTimer = (hypervisor: Hypervisor, deadlineNs: number): void => {
   if (deadlineNs === Infinity) return;
   const armed = hypervisor.events.armedNs[ARMED]!;
-  if (armed === 0 || deadlineNs < armed) hypervisor.attention.raise(ATTENTION_TIMER);
+  if (armed !== 0 && (deadlineNs >= armed || armed <= hypervisor.platform.now() + SERVICE_INTERVAL_NS)) return;
+  hypervisor.attention.raise(ATTENTION_TIMER);
 };
 
 const slotOfRow = (hypervisor: Hypervisor, index: number): number => Math.floor(index / hypervisor.vcpus.perDomain);
