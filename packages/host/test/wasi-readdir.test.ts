@@ -122,6 +122,15 @@ describe("WASI: fd_readdir", () => {
       assert.equal(guest.result(), 0);
     }));
 
+  it("W16: nothing from an earlier transfer is left between the members of an entry", () =>
+    withGuest((guest, path) => {
+      writeFileSync(join(path, "secret"), new Uint8Array(10_000).fill(0xa5));
+      guest.call("fd_read", guest.open("secret"), ...guest.iovecs([0x40000, 10_000]), at.result);
+      list(guest, 0n, 4096);
+      const used = guest.result();
+      assert(used > 0 && !guest.memory.bytes.subarray(at.buffer, at.buffer + used).includes(0xa5));
+    }));
+
   it("a cookie that no entry has is answered without harm", () =>
     withGuest((guest) => {
       for (const cookie of [1n, 2n ** 31n, 2n ** 53n, 2n ** 63n - 1n, 2n ** 64n - 1n]) {
