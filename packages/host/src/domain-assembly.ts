@@ -18,6 +18,7 @@ import type { DomainParts } from "./domain-parts.ts";
 import { dismantle } from "./domain-teardown.ts";
 import type { HostContext } from "./host-context.ts";
 import type { BootImage } from "./image.ts";
+import { listOffered } from "./offered-functions.ts";
 import { DomainStdio, filetypeOf } from "./stdio.ts";
 import { attachDescriptors, createDescriptorBuffer, openInitialDescriptors } from "./wasi/index.ts";
 
@@ -37,6 +38,7 @@ export const assembleDomain = async (
 ): Promise<AssembledParts> => {
   const { hypervisor, hostTable, spaces } = context;
   const pagesMax = framesOf(options.memoryBytesMax ?? MEMORY_BYTES_DEFAULT, hypervisor.geometry.machineFrames);
+  const offered = listOffered(options.imports);
   const files = openFiles(options);
   let slot: number | undefined;
   let space: AddressSpace | undefined;
@@ -49,7 +51,7 @@ export const assembleDomain = async (
     const name = options.name ?? String(hypervisor.domains.domid[slot]);
     const wasi = wasiConfiguration(options, name, files);
     const console = new ConsoleStream(hypervisor, slot);
-    return { context, slot, name, image, space, wasi, console, startInfo, stdio: files.stdio, descriptors: files.table };
+    return { context, slot, name, image, space, wasi, offered, console, startInfo, stdio: files.stdio, descriptors: files.table };
   } catch (error) {
     files.table.closeAll();
     if (slot !== undefined) await dismantle(context, slot, space, () => Promise.resolve());

@@ -3,6 +3,7 @@
  */
 import { XenolithError } from "@xenolith/abi";
 import type { ImageExport, ImageManifest, ValueType } from "@xenolith/loader";
+import { convert } from "./guest-value.ts";
 import type { CallCommand, GuestValue, Report } from "./protocol.ts";
 
 /** What a call gives: nothing, one value, or all values of a function with several results. */
@@ -80,27 +81,4 @@ const convertAll = (name: string, types: readonly ValueType[], values: readonly 
     throw new XenolithError("INVALID_ARGUMENT", `export ${JSON.stringify(name)} takes ${types.length} arguments, not ${values.length}`);
   }
   return types.map((type, index) => convert(`argument ${index} of export ${JSON.stringify(name)}`, type, values[index]!));
-};
-
-/** Integers of both signs are accepted for i32 and i64; nothing is rounded or cut off silently. */
-const convert = (what: string, type: ValueType, value: GuestValue): GuestValue => {
-  const refuse = (): never => {
-    throw new XenolithError("INVALID_ARGUMENT", `${what} is ${String(value)}, it must be of type ${type}`);
-  };
-  switch (type) {
-    case "i32": {
-      const number = Number(value);
-      return Number.isInteger(number) && number >= -(2 ** 31) && number < 2 ** 32 ? number | 0 : refuse();
-    }
-    case "i64": {
-      if (typeof value === "number" && !Number.isSafeInteger(value)) return refuse();
-      const big = BigInt(value);
-      return big >= -(2n ** 63n) && big < 2n ** 64n ? BigInt.asIntN(64, big) : refuse();
-    }
-    case "f32":
-    case "f64":
-      return typeof value === "number" ? value : refuse();
-    default:
-      return refuse();
-  }
 };

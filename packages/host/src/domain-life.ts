@@ -6,6 +6,7 @@ import type { EventEmitter } from "node:events";
 import { SHUTDOWN_suspend, XenolithError } from "@xenolith/abi";
 import {
   bringUp,
+  crashDomain,
   domainInfo,
   type DomainState,
   initialiseVcpu,
@@ -21,6 +22,7 @@ import { dismantle } from "./domain-teardown.ts";
 import { DomainVcpus } from "./domain-vcpus.ts";
 import { VCPU_ENTRY_THREAD } from "./host-table.ts";
 import type { CallCommand, Report, VcpuEntry } from "./protocol.ts";
+import { answer, signaturesOf } from "./offered-functions.ts";
 import { retireThread } from "./thread-spawn.ts";
 
 /** End of a call that a vCPU reported. */
@@ -61,6 +63,7 @@ export class DomainLife {
       passive: image.passive,
       stdio: parts.stdio.configuration,
       wasi: parts.wasi,
+      offered: signaturesOf(parts.offered),
     };
     this.#vcpus = new DomainVcpus(context, slot, template, {
       report: (vcpu, report) => this.#receive(vcpu, report),
@@ -224,6 +227,20 @@ export class DomainLife {
       this.setBusy(false);
       this.#ready.resolve();
     } else if (report.type === "idle") this.#threadEnded(vcpu);
+    else if (report.type === "asked") void this.#answer(vcpu, report);
+  }
+
+  /** A guest called an offered function: its vCPU sleeps until the answer is there. */
+  async #answer(vcpu: number, { offered, values }: Extract<Report, { type: "asked" }>): Promise<void> {
+    const entry = this.#parts.offered[offered]!;
+    try {
+      const value = await answer(entry, values);
+      this.#vcpus.post(vcpu, { type: "answer", value });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      if (this.isAlive) crashDomain(this.#parts.context.hypervisor, this.#parts.slot, `${entry.module}.${entry.name} failed: ${reason}`);
+      this.look();
+    }
   }
 
   /** A WASI thread returned: its vCPU can be used again. A vCPU of another kind stays where it is. */

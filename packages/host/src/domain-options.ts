@@ -6,6 +6,7 @@ import { XenolithError } from "@xenolith/abi";
 import { closeDescriptor } from "@xenolith/sys";
 import { COMMAND_LINE_BYTES_MAX } from "./builder.ts";
 import type { BootImage, ImageSource } from "./image.ts";
+import type { OfferedImports } from "./offered-functions.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 import type { StdioModes } from "./stdio.ts";
 import { DESCRIPTOR_COUNT_DEFAULT, DESCRIPTOR_COUNT_MAX, type WasiPreopen } from "./wasi/index.ts";
@@ -39,6 +40,8 @@ export interface DomainOptions {
   readonly directories?: readonly SharedDirectory[];
   /** Standard streams: input is empty and output is the process's own by default. */
   readonly stdio?: StdioModes;
+  /** Functions of the calling program that the module may import, beside those that every guest may. */
+  readonly imports?: OfferedImports;
   /** For a Xen-style guest: start_info's cmd_line, at most 1,023 bytes. */
   readonly commandLine?: string;
   /** Files that a WASI guest may have open at once; 256 by default. */

@@ -3,6 +3,7 @@ import type { AddressSpace } from "./address-space-pool.ts";
 import type { ConsoleStream } from "./console-stream.ts";
 import type { HostContext } from "./host-context.ts";
 import type { BootImage } from "./image.ts";
+import type { OfferedEntry } from "./offered-functions.ts";
 import type { DomainStdio } from "./stdio.ts";
 import type { DescriptorTable } from "./wasi/index.ts";
 import type { WasiConfiguration } from "./wasi-setup.ts";
@@ -17,6 +18,8 @@ export interface DomainParts {
   readonly stdio: DomainStdio;
   readonly console: ConsoleStream;
   readonly wasi: WasiConfiguration;
+  /** Functions that the calling program offers. */
+  readonly offered: readonly OfferedEntry[];
   readonly descriptors: DescriptorTable;
   /** Address of start_info, for a Xen-style guest. */
   readonly startInfo: number;

@@ -14,6 +14,7 @@ import {
   shutdownDomain,
   unpauseDomain,
 } from "@xenolith/core";
+import type { ImageKind } from "@xenolith/loader";
 import { type ActionOptions, bounded, checkBounds } from "./action.ts";
 import { type CallResult, DomainCalls } from "./domain-calls.ts";
 import type { DomainExit } from "./domain-exit.ts";
@@ -60,6 +61,11 @@ export class Domain implements AsyncDisposable {
     this.#life = new DomainLife(parts, this.events, (report) => this.#settle(report));
     this.#calls = new DomainCalls(parts.image.image.manifest, (command) => this.#life.command(command));
     this.events.on("exit", (exit) => this.#endCalls(exit));
+  }
+
+  /** How its image runs: told from what it exports. */
+  get kind(): ImageKind {
+    return this.#parts.image.image.manifest.kind;
   }
 
   /** Its state; `free` once it is gone. */

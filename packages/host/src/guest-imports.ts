@@ -6,6 +6,7 @@ import { hypercalls } from "@xenolith/abi";
 import { type Cpu, enterHypercall, leaveHypercall } from "@xenolith/core";
 import { type FunctionImport, MEMORY_IMPORT } from "@xenolith/loader";
 import { createHypercallImports, type GuestFunction } from "./hypercall-imports.ts";
+import type { GuestValue } from "./protocol.ts";
 import type { Upcall } from "./upcall.ts";
 import { createWasi, WASI_MODULES, type WasiContext, type WasiModule, wasiSignatures } from "./wasi/index.ts";
 
@@ -34,6 +35,10 @@ export interface ImportParts {
   readonly wasi: WasiContext;
   /** Starts a vCPU on `wasi_thread_start`; returns its thread id or a negative errno. Inside the gate. */
   readonly spawnThread: (argument: number) => number;
+  /** Functions that the calling program offers to this domain. */
+  readonly offered: readonly FunctionImport[];
+  /** Calls offered function `offered` and waits for its result. Inside the gate. */
+  readonly ask: (offered: number, values: readonly GuestValue[]) => GuestValue | undefined;
 }
 
 /** The import object of one vCPU. */
@@ -49,7 +54,22 @@ export const createImports = (parts: ImportParts): WebAssembly.Imports => {
   for (const module of WASI_MODULES) {
     if (parts.namespaces.includes(module)) imports[module] = wasiNamespace(parts, module);
   }
+  addOffered(parts, imports);
   return Object.freeze(imports);
+};
+
+/** Puts the offered functions beside ours, in namespaces of their own. */
+const addOffered = ({ cpu, upcall, offered, ask }: ImportParts, imports: WebAssembly.Imports): void => {
+  for (const [number, { module, name }] of offered.entries()) {
+    const namespace: WebAssembly.ModuleImports = (imports[module] ??= Object.create(null) as WebAssembly.ModuleImports);
+    namespace[name] = (...values: GuestValue[]) => {
+      enterHypercall(cpu);
+      const value = ask(number, values);
+      leaveHypercall(cpu);
+      upcall.check();
+      return value;
+    };
+  }
 };
 
 const wasiNamespace = (parts: ImportParts, module: WasiModule): WebAssembly.ModuleImports => {

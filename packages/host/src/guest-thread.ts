@@ -7,7 +7,7 @@ import { HostTable } from "./host-table.ts";
 import { fastBanksOf } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
-import type { Command, Report, ThreadBoot } from "./protocol.ts";
+import type { AnswerCommand, Command, Report, ThreadBoot } from "./protocol.ts";
 
 /** The calling thread, attached to a hypervisor. */
 export class GuestThread {
@@ -17,6 +17,8 @@ export class GuestThread {
   readonly hostTable: HostTable;
   readonly #boot: ThreadBoot;
   readonly #mailbox: Int32Array;
+  /** Commands that came while the guest waited for an answer. */
+  readonly #early: Command[] = [];
 
   constructor(boot: ThreadBoot) {
     this.#boot = boot;
@@ -43,7 +45,16 @@ export class GuestThread {
 
   /** The next command if one has arrived. */
   takeCommand(): Command | undefined {
-    return receiveMessageOnPort(this.#boot.port)?.message as Command | undefined;
+    return this.#early.shift() ?? this.#receive();
+  }
+
+  /** The answer of an offered function if it has arrived. Commands that come before it are kept for later. */
+  takeAnswer(): AnswerCommand | undefined {
+    for (let command = this.#receive(); command !== undefined; command = this.#receive()) {
+      if (command.type === "answer") return command;
+      this.#early.push(command);
+    }
+    return undefined;
   }
 
   /** Sleeps until the first command comes. */
@@ -54,5 +65,9 @@ export class GuestThread {
       if (command !== undefined) return command;
       Atomics.wait(this.#mailbox, 0, seen);
     }
+  }
+
+  #receive(): Command | undefined {
+    return receiveMessageOnPort(this.#boot.port)?.message as Command | undefined;
   }
 }

@@ -8,10 +8,11 @@ import { bindServices, START_EXPORT } from "@xenolith/loader";
 import { describeCrash } from "./crash-report.ts";
 import { createImports } from "./guest-imports.ts";
 import type { GuestThread } from "./guest-thread.ts";
-import type { CallCommand, GuestValue, StartCommand, VcpuEntry } from "./protocol.ts";
+import type { AnswerCommand, CallCommand, GuestValue, StartCommand, VcpuEntry } from "./protocol.ts";
 import { createServices } from "./service-functions.ts";
 import { spawnThread } from "./thread-spawn.ts";
 import { Upcall } from "./upcall.ts";
+import { VcpuSleep } from "./vcpu-sleep.ts";
 import { createWasiContext } from "./wasi-setup.ts";
 
 /** A function that a guest exports. */
@@ -24,6 +25,7 @@ export class GuestVcpu {
   readonly cpu: Cpu;
   readonly upcall: Upcall;
   readonly #thread: GuestThread;
+  readonly #sleep: VcpuSleep;
   readonly #start: StartCommand;
   #exports: WebAssembly.Exports = Object.create(null);
   /** What was the module's start function, for vCPU 0. */
@@ -33,6 +35,7 @@ export class GuestVcpu {
     this.#thread = thread;
     this.#start = start;
     this.cpu = createCpu(thread.hypervisor, start.slot, start.vcpu);
+    this.#sleep = new VcpuSleep(this.cpu);
     this.upcall = new Upcall(thread.hypervisor, this.cpu.index);
   }
 
@@ -75,6 +78,8 @@ export class GuestVcpu {
       upcall,
       wasi: createWasiContext(this.#thread, cpu, start),
       spawnThread: (argument) => spawnThread(cpu, hostTable, argument),
+      offered: start.offered,
+      ask: (offered, values) => this.#ask(offered, values),
     });
     const instance = new WebAssembly.Instance(start.module, imports);
     this.#exports = instance.exports;
@@ -146,6 +151,16 @@ export class GuestVcpu {
   #functionNamed(name: string): GuestExport | undefined {
     const found = this.#exports[name];
     return typeof found === "function" ? (found as GuestExport) : undefined;
+  }
+
+  /** Calls a function of the control domain's program and sleeps until it has answered. Inside the gate. */
+  #ask(offered: number, values: readonly GuestValue[]): GuestValue | undefined {
+    let answer: AnswerCommand | undefined;
+    this.#thread.report({ type: "asked", offered, values });
+    while (answer === undefined) {
+      this.#sleep.until(Infinity, () => (answer ??= this.#thread.takeAnswer()) !== undefined);
+    }
+    return answer.value;
   }
 
   /** Runs guest code; whatever it throws ends the domain. */

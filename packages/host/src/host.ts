@@ -12,6 +12,7 @@ import { checkOptions, type DomainOptions } from "./domain-options.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import { type HostParts, openParts } from "./host-opening.ts";
 import type { HostOptions } from "./host-options.ts";
+import { listOffered, signaturesOf } from "./offered-functions.ts";
 import { type BootImage, type ImageSource, loadImage } from "./image.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 
@@ -86,9 +87,9 @@ export class Host implements AsyncDisposable {
    * @throws XenolithError `FILE_NOT_FOUND`, `MODULE_INVALID`, `MODULE_UNSUPPORTED`, `MODULE_TOO_LARGE`,
    * `IMPORT_UNKNOWN`, `INSPECTOR_ATTACHED`, `HOST_CLOSED`.
    */
-  async loadImage(source: ImageSource): Promise<BootImage> {
+  async loadImage(source: ImageSource, options: Pick<DomainOptions, "imports"> = {}): Promise<BootImage> {
     this.#requireOpen();
-    return loadImage(this.#cache, source);
+    return loadImage(this.#cache, source, signaturesOf(listOffered(options.imports)));
   }
 
   /**
@@ -102,7 +103,7 @@ export class Host implements AsyncDisposable {
     checkBounds("creation of a domain", action);
     const { context, domains } = this.#parts;
     checkOptions(options, context.hypervisor.geometry.vcpusPerDomain);
-    const image = isBootImage(options.image) ? options.image : await this.loadImage(options.image);
+    const image = isBootImage(options.image) ? options.image : await this.loadImage(options.image, options);
     this.#requireOpen();
     checkBounds("creation of a domain", action);
     const assembled = await assembleDomain(context, image, options);

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { url as inspectorUrl } from "node:inspector";
 import { setFlagsFromString } from "node:v8";
 import { XenolithError } from "@xenolith/abi";
-import { type Image, ImageCache, type ImageManifest, segmentBytes } from "@xenolith/loader";
+import { type FunctionImport, type Image, ImageCache, type ImageManifest, segmentBytes } from "@xenolith/loader";
 import { guestInterface } from "./guest-imports.ts";
 import type { PassiveSegments } from "./protocol.ts";
 
@@ -28,9 +28,13 @@ export interface BootImage {
  *
  * @throws XenolithError `FILE_NOT_FOUND`, `INSPECTOR_ATTACHED`, and the loader's `MODULE_*` and `IMPORT_UNKNOWN`.
  */
-export const loadImage = async (cache: ImageCache, source: ImageSource): Promise<BootImage> => {
+export const loadImage = async (
+  cache: ImageCache,
+  source: ImageSource,
+  offered: readonly FunctionImport[] = [],
+): Promise<BootImage> => {
   const bytes = source instanceof Uint8Array ? source : await readModule(source);
-  const image = await cache.load(bytes, { imports: guestInterface });
+  const image = await cache.load(bytes, { imports: [...guestInterface, ...offered] });
   const { manifest } = image;
   if (manifest.usesAtomics) requireOptimisingCompiler();
   return {
@@ -42,7 +46,8 @@ export const loadImage = async (cache: ImageCache, source: ImageSource): Promise
   };
 };
 
-const readModule = async (path: string | URL): Promise<Uint8Array> => {
+/** Reads a module's bytes. Throws XenolithError `FILE_NOT_FOUND`. */
+export const readModule = async (path: string | URL): Promise<Uint8Array> => {
   try {
     return await readFile(path);
   } catch (cause) {

@@ -17,4 +17,6 @@ export type { GuestOutput, StdioMode, StdioModes } from "./stdio.ts";
 export type { BootImage, ImageSource } from "./image.ts";
 export type { Dom0Events, EventHandler } from "./dom0-events.ts";
 export { InterruptSource } from "./interrupt-source.ts";
+export type { OfferedFunction, OfferedImports } from "./offered-functions.ts";
+export { readModule } from "./image.ts";
 export { guestInterface } from "./guest-imports.ts";

@@ -5,7 +5,7 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import type { HypervisorStorage } from "@xenolith/core";
-import type { ImageManifest } from "@xenolith/loader";
+import type { FunctionImport, ImageManifest } from "@xenolith/loader";
 import type { StdioConfiguration } from "./stdio.ts";
 import type { WasiConfiguration } from "./wasi-setup.ts";
 
@@ -55,6 +55,8 @@ export interface StartCommand {
   readonly namespaces: readonly string[];
   readonly passive: PassiveSegments | undefined;
   readonly entry: VcpuEntry;
+  /** Functions that the calling program offers, by number. */
+  readonly offered: readonly FunctionImport[];
   readonly stdio: StdioConfiguration;
   readonly wasi: WasiConfiguration;
 }
@@ -67,11 +69,20 @@ export interface CallCommand {
   readonly values: readonly GuestValue[];
 }
 
+/** What an offered function returned; the vCPU that called it waits for this. */
+export interface AnswerCommand {
+  readonly type: "answer";
+  readonly value: GuestValue | undefined;
+}
+
 /** What the control domain's thread tells a vCPU thread. */
-export type Command = StartCommand | CallCommand;
+export type Command = StartCommand | CallCommand | AnswerCommand;
 
 /** What a vCPU thread tells the control domain's thread. */
 export type Report =
+  /** V8's code cache of the thread's program, for the threads that start later. */
+  | { readonly type: "codeCache"; readonly bytes: Uint8Array }
+  /** Attached; waits for a domain. */
   | { readonly type: "ready"; readonly threadId: number }
   | { readonly type: "doorbell" }
   /** The instance exists; the guest's first instruction comes next. */
@@ -81,5 +92,7 @@ export type Report =
   | { readonly type: "returned"; readonly id: number; readonly values: readonly GuestValue[] }
   /** The call did not reach the guest: the values do not fit the export's type. */
   | { readonly type: "refused"; readonly id: number; readonly message: string }
+  /** The guest called offered function number `offered`, and waits for the answer. */
+  | { readonly type: "asked"; readonly offered: number; readonly values: readonly GuestValue[] }
   /** Our own code failed in the vCPU thread. */
   | { readonly type: "fault"; readonly message: string };

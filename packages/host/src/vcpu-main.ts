@@ -15,7 +15,7 @@ export const runVcpu = (thread: GuestThread): never => {
     if (command.type === "start") {
       vcpu = new GuestVcpu(thread, command);
       vcpu.run();
-    } else {
+    } else if (command.type === "call") {
       vcpu?.call(command);
     }
   }

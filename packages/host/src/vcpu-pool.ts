@@ -2,7 +2,8 @@
  * Warm vCPU threads: starting a Worker costs tens of milliseconds, so some are started ahead. A thread is given to one
  * domain and never comes back: no state of one guest's thread can reach another.
  */
-import { VcpuThread, type ThreadSetting } from "./vcpu-thread.ts";
+import { linkProgram } from "./thread-program.ts";
+import { type SharedProgram, type ThreadSetting, VcpuThread } from "./vcpu-thread.ts";
 
 /** A new thread is started this long after one was taken, so that starting it does not slow the guest that took it. */
 const REFILL_DELAY_MS = 20;
@@ -16,6 +17,7 @@ export class VcpuPool {
   readonly #size: number;
   readonly #warm: VcpuThread[] = [];
   readonly #tags = new Set<number>();
+  #shared: SharedProgram | undefined;
   #lastTag = TAG_FIRST - 1;
   #refill: NodeJS.Timeout | undefined;
   #closed = false;
@@ -81,7 +83,8 @@ export class VcpuPool {
   }
 
   #start(): VcpuThread {
-    const thread = new VcpuThread(this.#setting, this.#nextTag());
+    this.#shared ??= { program: linkProgram(new URL("./vcpu-worker.js", import.meta.url)), codeCache: undefined };
+    const thread = new VcpuThread(this.#setting, this.#shared, this.#nextTag());
     // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.
     thread.onEnd = () => {
       this.forget(thread);

@@ -4,6 +4,7 @@
  */
 import { MessageChannel, SHARE_ENV, Worker, type MessagePort } from "node:worker_threads";
 import { threadCpuTimeNs } from "@xenolith/sys";
+import type { ThreadProgram } from "./thread-program.ts";
 import type { Command, Report, ThreadBoot } from "./protocol.ts";
 
 /** What all vCPU threads of a host are started with. */
@@ -15,7 +16,28 @@ const YOUNG_HEAP_MIB_MAX = 16;
 /** Native stack of one vCPU thread, which deep recursion of a guest uses. */
 const STACK_MIB = 4;
 
-const entryPoint = new URL("./vcpu-worker.js", import.meta.url);
+const entryPoint = new URL("./vcpu-entry.js", import.meta.url);
+
+/** Runs a linked program in a thread. The first one that does makes the code cache for the others. */
+const BOOTSTRAP = `
+const { createRequire } = require("node:module");
+const { Script } = require("node:vm");
+const { workerData } = require("node:worker_threads");
+const { source, filename, codeCache } = workerData.program;
+const script = new Script(source, codeCache === undefined ? { filename } : { filename, cachedData: codeCache });
+const { attachThread, serveDomain } = script.runInThisContext()(createRequire(filename));
+const thread = attachThread(workerData);
+if (codeCache === undefined || script.cachedDataRejected) {
+  thread.report({ type: "codeCache", bytes: script.createCachedData() });
+}
+serveDomain(thread);
+`;
+
+/** The threads' program, and V8's code cache for it once a thread has made one. */
+export interface SharedProgram {
+  readonly program: ThreadProgram | undefined;
+  codeCache: Uint8Array | undefined;
+}
 
 /** One Worker for one vCPU. */
 export class VcpuThread {
@@ -24,6 +46,7 @@ export class VcpuThread {
   onReport: (report: Report) => void = () => {};
   /** The thread is gone, with the error that ended it, if any. Called once. */
   onEnd: (cause: unknown) => void = () => {};
+  readonly #shared: SharedProgram;
   readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #mailbox = new Int32Array(new SharedArrayBuffer(4));
@@ -31,14 +54,17 @@ export class VcpuThread {
   #ended = false;
   #cause: unknown;
 
-  constructor(setting: ThreadSetting, tag: number) {
+  constructor(setting: ThreadSetting, shared: SharedProgram, tag: number) {
     this.tag = tag;
+    this.#shared = shared;
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const mailbox = this.#mailbox.buffer;
-    const workerData = { ...setting, tag, mailbox, port: port2 } as ThreadBoot;
-    this.#worker = new Worker(entryPoint, {
-      workerData,
+    const boot: ThreadBoot = { ...setting, tag, mailbox, port: port2 };
+    const program = shared.program === undefined ? undefined : { ...shared.program, codeCache: shared.codeCache };
+    this.#worker = new Worker(program === undefined ? entryPoint : BOOTSTRAP, {
+      eval: program !== undefined,
+      workerData: { ...boot, program },
       transferList: [port2],
       argv: [],
       execArgv: [],
@@ -98,6 +124,10 @@ export class VcpuThread {
   }
 
   #receive(report: Report): void {
+    if (report.type === "codeCache") {
+      this.#shared.codeCache = report.bytes;
+      return;
+    }
     if (report.type === "ready") this.#threadId = report.threadId;
     this.onReport(report);
   }

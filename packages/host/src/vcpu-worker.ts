@@ -1,8 +1,7 @@
 /**
- * Entry point of a vCPU thread. Everything that can be done before it is known whose vCPU it will be is done here, so
+ * The program of a vCPU thread. Everything that can be done before it is known whose vCPU it will be is done first, so
  * that starting a domain on a warm thread costs an instantiation only.
  */
-import { workerData } from "node:worker_threads";
 import { threadId } from "@xenolith/sys";
 import { GuestThread } from "./guest-thread.ts";
 import type { ThreadBoot } from "./protocol.ts";
@@ -12,8 +11,16 @@ import { rehearse } from "./vcpu-rehearsal.ts";
 /** Frames that a crash report looks through for the guest's. */
 const STACK_FRAMES = 32;
 
-Error.stackTraceLimit = STACK_FRAMES;
-const thread = new GuestThread(workerData as ThreadBoot);
-rehearse(thread);
-thread.report({ type: "ready", threadId: threadId() });
-runVcpu(thread);
+/** Attaches the calling thread to its hypervisor. */
+export const attachThread = (boot: ThreadBoot): GuestThread => {
+  Error.stackTraceLimit = STACK_FRAMES;
+  const thread = new GuestThread(boot);
+  rehearse(thread);
+  return thread;
+};
+
+/** Waits for a domain and runs one of its vCPUs, until the thread is terminated. */
+export const serveDomain = (thread: GuestThread): never => {
+  thread.report({ type: "ready", threadId: threadId() });
+  return runVcpu(thread);
+};

@@ -1,0 +1,125 @@
+/**
+ * The program of vCPU threads as one script. Node loads each ES module of a Worker by itself, which costs more than
+ * starting the Worker; so the modules that the entry point needs are linked once, on the control domain's thread, into
+ * one script with V8's code cache, and threads run that.
+ *
+ * Linking is textual and relies on what our compiler emits: import and export statements begin a line, exports are never
+ * reassigned, and modules do not import each other in circles (a rule of this project). Whatever it does not recognise
+ * makes it give up, and threads load the modules one by one: the same program, started more slowly.
+ */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { Script } from "node:vm";
+
+/** A linked program, fit to be posted to a thread. It is a function of `require` that returns the entry's exports. */
+export interface ThreadProgram {
+  readonly source: string;
+  readonly filename: string;
+}
+
+/** Thrown and caught here only: the textual linker met something that it does not know. */
+class NotLinkable extends Error {}
+
+const IMPORT = /^import (?:(?<names>[\s\S]+?) from )?"(?<from>[^"]+)";$/gm;
+const EXPORT_FROM = /^export \{(?<names>[^}]*)\} from "(?<from>[^"]+)";$/gm;
+const EXPORT_LIST = /^export \{(?<names>[^}]*)\};$/gm;
+const EXPORT_DECLARATION = /^export (?<kind>const|class|function\*?|async function\*?) (?<name>[A-Za-z_$][\w$]*)/gm;
+const ANY_MODULE_SYNTAX = /^(?:import|export)\b/m;
+
+/** Links the module at `entry` with all that it imports; undefined when that is not possible. */
+export const linkProgram = (entry: URL): ThreadProgram | undefined => {
+  try {
+    const linker = new Linker();
+    const filename = fileURLToPath(entry);
+    const source = linker.program(filename);
+    // Compiled here once, so that a mistake of the linker's shows before threads depend on it.
+    void new Script(source, { filename });
+    return { source, filename };
+  } catch (error) {
+    if (error instanceof NotLinkable || error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+};
+
+/** Collects modules in the order in which they must run. */
+class Linker {
+  /** Name of each module in the program, by its file. */
+  readonly #names = new Map<string, string>();
+  readonly #inProgress = new Set<string>();
+  readonly #texts: string[] = [];
+
+  /** The program whose entry is the module in file `path`. */
+  program(path: string): string {
+    const entry = this.#link(path);
+    return `(function (require) { "use strict";\n${this.#texts.join("\n")}\nreturn ${entry};\n})`;
+  }
+
+  /** Adds the module in file `path` and all that it needs; returns its name in the program. */
+  #link(path: string): string {
+    const known = this.#names.get(path);
+    if (known !== undefined) return known;
+    if (this.#inProgress.has(path)) throw new NotLinkable(`${path} imports itself in a circle`);
+    this.#inProgress.add(path);
+    const text = this.#transform(path);
+    const name = `module$${this.#texts.length}`;
+    this.#texts.push(`const ${name} = (() => {\n${text}\n})();`);
+    this.#names.set(path, name);
+    return name;
+  }
+
+  #transform(path: string): string {
+    const exported: string[] = [];
+    const text = readFileSync(path, "utf8")
+      .replaceAll(EXPORT_FROM, (_, names: string, from: string) => {
+        const source = this.#resolve(path, from);
+        for (const [name, alias] of pairs(names)) exported.push(`${alias}: ${source}.${name}`);
+        return "";
+      })
+      .replaceAll(IMPORT, (_, names: string | undefined, from: string) => this.#importOf(path, names, from))
+      .replaceAll(EXPORT_LIST, (_, names: string) => {
+        for (const [name, alias] of pairs(names)) exported.push(`${alias}: ${name}`);
+        return "";
+      })
+      .replaceAll(EXPORT_DECLARATION, (_, kind: string, name: string) => {
+        exported.push(name);
+        return `${kind} ${name}`;
+      })
+      .replaceAll("import.meta.url", JSON.stringify(pathToFileURL(path).href))
+      .replaceAll(/^\/\/# sourceMappingURL=.*$/gm, "");
+    if (ANY_MODULE_SYNTAX.test(text) || text.includes("import.meta")) throw new NotLinkable(path);
+    return `${text}\nreturn { ${exported.join(", ")} };`;
+  }
+
+  #importOf(path: string, names: string | undefined, from: string): string {
+    const source = this.#resolve(path, from);
+    if (names === undefined) return "";
+    const isBuiltin = from.startsWith("node:");
+    const clause = /^(?:(?<whole>[\w$]+)(?:, )?)?(?:\* as (?<all>[\w$]+))?(?:\{(?<list>[^}]*)\})?$/.exec(names.trim())?.groups;
+    if (clause === undefined) throw new NotLinkable(`${path}: import ${names}`);
+    const { whole, all, list } = clause;
+    if (whole !== undefined && !isBuiltin) throw new NotLinkable(`${path}: default import of ${from}`);
+    const parts: string[] = [];
+    if (whole !== undefined) parts.push(`const ${whole} = ${source};`);
+    if (all !== undefined) parts.push(`const ${all} = ${source};`);
+    if (list !== undefined) parts.push(`const { ${pairs(list).map(([name, alias]) => `${name}: ${alias}`).join(", ")} } = ${source};`);
+    return parts.join(" ");
+  }
+
+  /** The expression that stands for the module `from`, imported by the file `path`. */
+  #resolve(path: string, from: string): string {
+    if (from.startsWith("node:")) return `require(${JSON.stringify(from)})`;
+    return this.#link(createRequire(path).resolve(from));
+  }
+}
+
+/** `a, b as c` as [name, alias] pairs. */
+const pairs = (list: string): (readonly [string, string])[] =>
+  list
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "")
+    .map((entry) => {
+      const [name, alias] = entry.split(/\s+as\s+/);
+      return [name!, alias ?? name!] as const;
+    });
