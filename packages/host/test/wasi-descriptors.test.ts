@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { describe, it } from "node:test";
+import { Worker } from "node:worker_threads";
 import { DescriptorKind, DescriptorTable, descriptorTableBytes } from "../src/wasi/descriptor-table.ts";
 import { refuse } from "../src/wasi/errno.ts";
 
@@ -141,5 +143,27 @@ describe("WASI: descriptor table", () => {
     for (const [fd, hostFd] of model) assert.equal(hostFdOf(table, fd), hostFd, shown);
     assert.equal(closed.length + model.size, nextHostFd - 100, shown);
     assert.equal(new Set(closed).size, closed.length, shown);
+  });
+
+  it("no file is closed under a vCPU that uses it, however four threads open, close and renumber", async () => {
+    const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+    const stepCount = 30_000;
+    const buffer = new SharedArrayBuffer(descriptorTableBytes(6));
+    const alive = new Int32Array(new SharedArrayBuffer(4 * stepCount * 4));
+    const next = new Int32Array(new SharedArrayBuffer(4));
+    const racers = Array.from({ length: 4 }, async (_, index) => {
+      const workerData = { buffer, alive, next, seed: seed + index, stepCount };
+      const worker = new Worker(new URL("./wasi-descriptor-racer.js", import.meta.url), { workerData });
+      const [message] = await once(worker, "message");
+      return message as { readonly violations: number; readonly uses: number };
+    });
+    for (const { violations, uses } of await Promise.all(racers)) {
+      assert.equal(violations, 0, `SEED=${seed}`);
+      assert(uses > 0);
+    }
+    const table = new DescriptorTable(buffer, (hostFd) => assert.equal(Atomics.exchange(alive, hostFd, 0), 1));
+    const open = table.openCount;
+    assert.equal(table.closeAll(), open, `SEED=${seed}`);
+    assert.equal(alive.indexOf(1), -1, `SEED=${seed}`);
   });
 });
