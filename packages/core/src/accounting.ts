@@ -22,12 +22,7 @@ export const outstandingClaims = (hypervisor: Hypervisor): number =>
  * reference each, and says in `out` which. 0, -EINVAL: it is dying, -EPERM or -E2BIG: it owns all that it may, -ENOMEM:
  * no frame is free of claims.
  */
-export const allocateDomainRun = (
-  hypervisor: Hypervisor,
-  slot: number,
-  countMax: number,
-  out: FrameRun,
-): number => {
+export const allocateDomainRun = (hypervisor: Hypervisor, slot: number, countMax: number, out: FrameRun): number => {
   const { domains, frames, locks } = hypervisor;
   const lock = locks.id("pages", slot);
   locks.acquire(lock);

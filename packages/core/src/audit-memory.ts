@@ -76,7 +76,8 @@ const auditFreeLists = (recount: Recount): void => {
 const auditFreeBlock = (recount: Recount, mfn: number, order: number, prev: number): boolean => {
   const { frames } = recount.hypervisor;
   const size = 2 ** order;
-  const isWhole = mfn + size <= frames.count && (mfn % frames.framesPerBank) % size === 0 && size <= frames.framesPerBank;
+  const isWhole =
+    mfn + size <= frames.count && (mfn % frames.framesPerBank) % size === 0 && size <= frames.framesPerBank;
   const isHead = frames.flags[mfn] === FRAME_FREE_HEAD && frames.order[mfn] === order && frames.prev[mfn] === prev;
   if (!isWhole || !isHead) {
     recount.findings.push(`free block ${mfn} of order ${order}: misplaced, or not the head of one`);

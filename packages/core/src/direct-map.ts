@@ -20,24 +20,28 @@ export class DirectMap {
   readonly bankBytes: number;
   /** 1 / bankBytes: exact, and cheaper to multiply with. */
   readonly #inverse: number;
-  /** Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. */
-  readonly #bulk: readonly Uint8Array[];
+  /**
+   * Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. A bank's
+   * is made when it is first needed: the engine answers each one with a collection of its heap.
+   */
+  readonly #bulk: (Uint8Array | undefined)[];
   /** Buffer and place of each of them: asking the view for its buffer costs more than the rest of a small copy. */
-  readonly #buffers: readonly ArrayBufferLike[];
-  readonly #starts: readonly number[];
+  readonly #buffers: (ArrayBufferLike | undefined)[];
+  readonly #starts: number[];
+  readonly #fastBank: ((bank: number) => Uint8Array) | undefined;
 
-  constructor(banks: readonly SharedArrayBuffer[], fastBanks?: readonly Uint8Array[]) {
+  constructor(banks: readonly SharedArrayBuffer[], fastBank?: (bank: number) => Uint8Array) {
     this.u8 = banks.map((bank) => new Uint8Array(bank));
     this.u32 = banks.map((bank) => new Uint32Array(bank));
     this.i32 = banks.map((bank) => new Int32Array(bank));
     this.views = banks.map((bank) => new DataView(bank));
     this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;
     this.#inverse = 1 / this.bankBytes;
-    this.#bulk = fastBanks ?? this.u8;
-    this.#buffers = this.#bulk.map((bank) => bank.buffer);
-    this.#starts = this.#bulk.map((bank) => bank.byteOffset);
+    this.#fastBank = fastBank;
+    this.#bulk = banks.map(() => undefined);
+    this.#buffers = banks.map(() => undefined);
+    this.#starts = banks.map(() => 0);
     assert(Number.isInteger(Math.log2(this.bankBytes)));
-    assert(this.#bulk.every((bank) => bank.length === this.bankBytes));
   }
 
   /** Bank of a machine address. */
@@ -119,21 +123,22 @@ export class DirectMap {
   /** Copies `sizeBytes` bytes of one bank into `target` from index `at`. For bulk: it costs one view per call. */
   copyOut(machine: number, target: Uint8Array, at: number, sizeBytes: number): void {
     const bank = this.bankOf(machine);
+    const buffer = this.#buffers[bank] ?? this.#openBulk(bank).buffer;
     const start = this.#starts[bank]! + machine - bank * this.bankBytes;
-    target.set(new Uint8Array(this.#buffers[bank]!, start, sizeBytes), at);
+    target.set(new Uint8Array(buffer, start, sizeBytes), at);
   }
 
   /** Copies `sizeBytes` bytes of `source` from index `at` into one bank. */
   copyIn(machine: number, source: Uint8Array, at: number, sizeBytes: number): void {
     const isWhole = at === 0 && sizeBytes === source.length;
     const bytes = isWhole ? source : source.subarray(at, at + sizeBytes);
-    this.#bulk[this.bankOf(machine)]!.set(bytes, this.offsetOf(machine));
+    this.#bulkOf(this.bankOf(machine)).set(bytes, this.offsetOf(machine));
   }
 
   /** Zeroes `sizeBytes` bytes of one bank. */
   zero(machine: number, sizeBytes: number): void {
     const offset = this.offsetOf(machine);
-    this.#bulk[this.bankOf(machine)]!.fill(0, offset, offset + sizeBytes);
+    this.#bulkOf(this.bankOf(machine)).fill(0, offset, offset + sizeBytes);
   }
 
   /** Zeroes `count` frames of one bank from `mfn`. */
@@ -144,9 +149,28 @@ export class DirectMap {
   /** Copies `count` frames; each run lies in one bank, and the two do not overlap. */
   copyFrames(to: number, from: number, count: number): void {
     const bank = this.bankOf(from * FRAME_BYTES);
+    const buffer = this.#buffers[bank] ?? this.#openBulk(bank).buffer;
     const start = this.#starts[bank]! + this.offsetOf(from * FRAME_BYTES);
-    const source = new Uint8Array(this.#buffers[bank]!, start, count * FRAME_BYTES);
+    const source = new Uint8Array(buffer, start, count * FRAME_BYTES);
     this.copyIn(to * FRAME_BYTES, source, 0, source.length);
+  }
+
+  /** Makes the view of `bank` for bulk copies, ahead of its first use. */
+  prepareBulk(bank: number): void {
+    this.#bulkOf(bank);
+  }
+
+  #bulkOf(bank: number): Uint8Array {
+    return this.#bulk[bank] ?? this.#openBulk(bank);
+  }
+
+  #openBulk(bank: number): Uint8Array {
+    const view = this.#fastBank?.(bank) ?? this.u8[bank]!;
+    assert(view.length === this.bankBytes);
+    this.#bulk[bank] = view;
+    this.#buffers[bank] = view.buffer;
+    this.#starts[bank] = view.byteOffset;
+    return view;
   }
 
   #word(machine: number, bank: number): number {

@@ -220,7 +220,8 @@ export class GuestMemory {
     let done = 0;
     while (done < sizeBytes) {
       const at = address + done;
-      const machine = (this.#entries[this.#base + Math.floor(at / FRAME_BYTES)]! >>> 4) * FRAME_BYTES + (at % FRAME_BYTES);
+      const machine =
+        (this.#entries[this.#base + Math.floor(at / FRAME_BYTES)]! >>> 4) * FRAME_BYTES + (at % FRAME_BYTES);
       const piece = this.#contiguousBytes(at, sizeBytes - done);
       if (local === null) this.#directMap.zero(machine, piece);
       else if (write) this.#directMap.copyIn(machine, local, localAt + done, piece);

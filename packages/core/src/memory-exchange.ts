@@ -69,7 +69,8 @@ export const exchangeOp = (cpu: Cpu, argument: number): number => {
   let exchanged = start;
   let result = 0;
   while (result === 0 && exchanged < given.count) {
-    result = given.read(frameCount) && taken.read(frameCount) ? exchangeChunk(cpu.hypervisor, slot, frameCount) : -EFAULT;
+    result =
+      given.read(frameCount) && taken.read(frameCount) ? exchangeChunk(cpu.hypervisor, slot, frameCount) : -EFAULT;
     if (result === 0) exchanged += extentCount;
   }
   const isTold = memory.writeU32(argument + xen_memory_exchange.nr_exchanged.offset, exchanged);

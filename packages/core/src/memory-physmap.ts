@@ -42,7 +42,8 @@ export const addToPhysmap = (
   if (!p2m.contains(gfn)) return -EINVAL;
   const lock = locks.id("p2m", slot);
   locks.acquire(lock);
-  const result = space === XENMAPSPACE_gmfn ? moveRam(hypervisor, slot, index, gfn) : hookSharedInfo(hypervisor, slot, index, gfn);
+  const result =
+    space === XENMAPSPACE_gmfn ? moveRam(hypervisor, slot, index, gfn) : hookSharedInfo(hypervisor, slot, index, gfn);
   noteSharedInfo(hypervisor, slot);
   locks.release(lock);
   if (result === 0) replaced.free(hypervisor, slot);

@@ -118,13 +118,7 @@ const populateSlice = (hypervisor: Hypervisor, slot: number, gfn: number, end: n
 };
 
 /** Allocates one machine run and hooks it; returns its length, or an errno with nothing changed. */
-const populateOnce = (
-  hypervisor: Hypervisor,
-  slot: number,
-  gfn: number,
-  countMax: number,
-  isHole: boolean,
-): number => {
+const populateOnce = (hypervisor: Hypervisor, slot: number, gfn: number, countMax: number, isHole: boolean): number => {
   const allocated = allocateDomainRun(hypervisor, slot, countMax, run);
   if (allocated !== 0) return allocated;
   if (!isHole) displaced.collect(hypervisor, slot, gfn, run.count);

@@ -41,8 +41,16 @@ describe("the budget of mappings", () => {
   it("of all domains together is kept too", () => {
     const world = createWorld({ vmaLimit: 20, vmaReserve: 4 });
     const [one, two] = [addGuest(world, 50), addGuest(world, 50)];
-    assert.ok(populate(one, range(0, 7).map((index) => index * 2)) === 7);
-    const got = populate(two, range(0, 7).map((index) => index * 2));
+    assert.ok(
+      populate(
+        one,
+        range(0, 7).map((index) => index * 2),
+      ) === 7,
+    );
+    const got = populate(
+      two,
+      range(0, 7).map((index) => index * 2),
+    );
     assert.ok(got < 7);
     assert.ok(vmaTotal(world.hypervisor) <= 20);
     settle(world);
@@ -100,7 +108,10 @@ describe("attaching and detaching", () => {
     assert.equal(detachSpace(world.hypervisor, guest.slot), 0);
     world.mmu.failAt(3);
     assert.equal(attachSpace(world.hypervisor, guest.slot, guest.base), -abi.ENOMEM);
-    assert.deepEqual([1, 3, 5].map((gfn) => world.mmu.frameAt(guest.base, gfn)), [-1, -1, -1]);
+    assert.deepEqual(
+      [1, 3, 5].map((gfn) => world.mmu.frameAt(guest.base, gfn)),
+      [-1, -1, -1],
+    );
     assert.equal(attachSpace(world.hypervisor, guest.slot, guest.base), 0);
     settle(world);
   });

@@ -45,7 +45,10 @@ describe("the frame allocator", () => {
   it("gives single frames one after the other, so that neighbours can be mapped together", () => {
     const hypervisor = machine();
     const first = allocateFrames(hypervisor, 0);
-    assert.deepEqual([1, 2, 3].map(() => allocateFrames(hypervisor, 0)), [first + 1, first + 2, first + 3]);
+    assert.deepEqual(
+      [1, 2, 3].map(() => allocateFrames(hypervisor, 0)),
+      [first + 1, first + 2, first + 3],
+    );
   });
   it("gives a run of any length in one piece while a block is long enough, and never across banks", () => {
     const hypervisor = machine({ machineFrames: 512 });

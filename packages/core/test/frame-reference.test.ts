@@ -5,7 +5,17 @@ import { addReference, getFrame, putFrame } from "../src/frame-reference.ts";
 import { FRAME_REFS_MAX } from "../src/frame-table.ts";
 import { beginDestroy, continueDestroy, reapDomains } from "../src/index.ts";
 import { relinquishMemory } from "../src/memory-populate.ts";
-import { addGuest, createWorld, decrease, ownedPages, PAGE, populate, range, reserve, settle } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  decrease,
+  ownedPages,
+  PAGE,
+  populate,
+  range,
+  reserve,
+  settle,
+} from "./memory-fixture.ts";
 import * as abi from "@xenolith/abi";
 
 describe("a reference to a frame", () => {
@@ -13,7 +23,8 @@ describe("a reference to a frame", () => {
     const world = createWorld();
     const guest = addGuest(world, 4);
     assert.equal(populate(guest, [1]), 1);
-    for (const gfn of [0, 2, -1, 1024, 2 ** 32, 2 ** 53, Number.NaN]) assert.equal(getFrame(world.hypervisor, guest.slot, gfn), -1);
+    for (const gfn of [0, 2, -1, 1024, 2 ** 32, 2 ** 53, Number.NaN])
+      assert.equal(getFrame(world.hypervisor, guest.slot, gfn), -1);
     const frame = getFrame(world.hypervisor, guest.slot, 1);
     assert.equal(frame, world.mmu.frameAt(guest.base, 1));
     putFrame(world.hypervisor, frame);

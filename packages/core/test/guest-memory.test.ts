@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { hookRun } from "../src/address-space.ts";
 import { GuestMemory, SCRATCH_BYTES } from "../src/guest-memory.ts";
 import { p2mMfn, P2M_GRANT_RO, P2M_GRANT_RW, P2M_RAM_RO, P2M_SECRET } from "../src/p2m.ts";
-import { addGuest, createWorld, PAGE, populate, range } from "./memory-fixture.ts";
+import { addGuest, createWorld, PAGE, populate, range, SYSTEM_PAGES } from "./memory-fixture.ts";
 import type { Guest, World } from "./memory-fixture.ts";
 
 /** A guest with pages at gfns 0-3 (contiguous) and 8, whose bytes count up. */
@@ -14,7 +14,13 @@ const setUp = (): { world: World; guest: Guest; memory: GuestMemory } => {
   const guest = addGuest(world, 16);
   assert.equal(populate(guest, [...range(0, 4), 8]), 5);
   const memory = new GuestMemory(world.hypervisor, guest.slot);
-  assert.equal(memory.copyToGuest(0, Uint8Array.from({ length: 4 * PAGE }, (_, index) => index % 251)), 0);
+  assert.equal(
+    memory.copyToGuest(
+      0,
+      Uint8Array.from({ length: 4 * PAGE }, (_, index) => index % 251),
+    ),
+    0,
+  );
   return { world, guest, memory };
 };
 
@@ -115,5 +121,70 @@ describe("the domain's own permission for a page", () => {
     assert.equal(memory.writeU8(PAGE, 1), false);
     assert.equal(memory.copyToGuest(0, new Uint8Array(2 * PAGE)), -abi.EFAULT);
     assert.ok(memory.writeU8(0, 1));
+  });
+});
+
+describe("guest addresses and lengths", () => {
+  const GUEST_END = 1024 * PAGE;
+  const edges = [
+    0,
+    1,
+    GUEST_END - 1,
+    GUEST_END,
+    GUEST_END + 1,
+    2 ** 31,
+    2 ** 32 - 1,
+    2 ** 32,
+    2 ** 53,
+    -1,
+    0.5,
+    Number.NaN,
+    Infinity,
+  ];
+  const isAtTop = (address: number, end: number): boolean =>
+    address >= GUEST_END - SYSTEM_PAGES * PAGE && end <= GUEST_END;
+  it("are checked as a whole: no address wraps, no length is cut, nothing outside is touched (W01)", () => {
+    const { memory, world, guest } = setUp();
+    const before = range(0, 4 * PAGE)
+      .map((address) => world.mmu.read(guest.base, address))
+      .join();
+    for (const address of edges) {
+      for (const length of [1, 4, 64, 4096, 8192]) {
+        const end = address + length;
+        const isInside = Number.isInteger(address) && ((address >= 0 && end <= 4 * PAGE) || isAtTop(address, end));
+        assert.equal(memory.copyFromGuest(address, new Uint8Array(length)), isInside ? 0 : -abi.EFAULT, `${address}`);
+        if (!isInside) assert.equal(memory.copyToGuest(address, new Uint8Array(length)), -abi.EFAULT);
+        if (!isInside && length <= SCRATCH_BYTES) assert.equal(memory.fetch(address, length), false);
+        if (!isInside && length <= SCRATCH_BYTES) assert.equal(memory.store(address, length), false);
+      }
+      assert.equal(memory.accessible(address, 2 ** 32, false), false);
+      assert.equal(memory.accessible(0, address === 0 ? 5 * PAGE : address, true), address === 1);
+    }
+    assert.equal(
+      range(0, 4 * PAGE)
+        .map((address) => world.mmu.read(guest.base, address))
+        .join(),
+      before,
+    );
+  });
+  it("at the very end of the address space work to the last byte and not beyond (W05, M40)", () => {
+    const { memory } = setUp();
+    const end = GUEST_END;
+    assert.equal(memory.copyToGuest(end - 100, new Uint8Array(100).fill(7)), 0);
+    assert.equal(memory.readU8(end - 1), 7);
+    assert.equal(memory.readU32(end - 4), 0x0707_0707);
+    assert.equal(memory.readU32(end - 3), -1);
+    assert.equal(memory.zero(end - 100, 101), -abi.EFAULT);
+    assert.equal(memory.readU8(end - 100), 7);
+    assert.equal(memory.zero(end - 100, 100), 0);
+    assert.equal(memory.readU8(end - 1), 0);
+    assert.equal(memory.zero(end, 0), 0);
+  });
+  it("of 64 bits are refused, not rounded to a neighbour (W27)", () => {
+    const { memory } = setUp();
+    assert.equal(memory.readU8(2 ** 53), -1);
+    assert.equal(memory.readU8(2 ** 32), -1);
+    assert.equal(memory.readU8(-(2 ** 32)), -1);
+    assert.equal(memory.readU8(0), 0);
   });
 });

@@ -4,7 +4,21 @@ import * as abi from "@xenolith/abi";
 import { assignPages, outstandingClaims, unassignPages } from "../src/accounting.ts";
 import { allocateFrames, freeFrameCount, freeFrames } from "../src/buddy.ts";
 import { beginDestroy, continueDestroy, setMaxPages } from "../src/index.ts";
-import { addGuest, createWorld, decrease, memoryOp, ownedPages, populate, range, readArgument, reserve, settle, SYSTEM_PAGES, writeArgument, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  decrease,
+  memoryOp,
+  ownedPages,
+  populate,
+  range,
+  readArgument,
+  reserve,
+  settle,
+  SYSTEM_PAGES,
+  writeArgument,
+  writeList,
+} from "./memory-fixture.ts";
 import type { Extents, Guest, World } from "./memory-fixture.ts";
 
 const claim = (world: World, guest: Guest, pages: number, extents: Extents = {}): number =>
@@ -170,7 +184,10 @@ describe("memory maps", () => {
     writeList(world.dom0, words);
     assert.equal(setMap(world.dom0, guest.domid, 3, world.dom0.list), 0);
     assert.deepEqual(getMap(guest, abi.XENMEM_memory_map, 9, guest.list), [0, 3]);
-    assert.deepEqual(words.map((_, index) => guest.cpu.memory.readU32(guest.list + index * 4)), words);
+    assert.deepEqual(
+      words.map((_, index) => guest.cpu.memory.readU32(guest.list + index * 4)),
+      words,
+    );
     assert.deepEqual(getMap(guest, abi.XENMEM_memory_map, 2, guest.list), [0, 2]);
     assert.equal(getMap(guest, abi.XENMEM_memory_map, 3, 0)[0], -abi.EFAULT);
   });

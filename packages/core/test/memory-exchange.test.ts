@@ -2,7 +2,20 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { getFrame, putFrame } from "../src/frame-reference.ts";
-import { addGuest, createWorld, fillReservation, memoryOp, ownedPages, PAGE, populate, range, readArgument, settle, writeArgument, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  fillReservation,
+  memoryOp,
+  ownedPages,
+  PAGE,
+  populate,
+  range,
+  readArgument,
+  settle,
+  writeArgument,
+  writeList,
+} from "./memory-fixture.ts";
 import type { Extents, Guest, World } from "./memory-fixture.ts";
 
 interface Exchange {
@@ -21,8 +34,18 @@ const exchange = (guest: Guest, wanted: Exchange): [number, number] => {
   const outList = wanted.outOf?.list ?? writeList(guest, wanted.out, 4096);
   writeArgument(guest, SIZE, (view) => {
     const { in: given, out: taken, nr_exchanged: done } = abi.xen_memory_exchange;
-    fillReservation(view, given.offsetBytes, { list: inList, count: wanted.inOf?.count ?? wanted.in.length }, wanted.inOf ?? {});
-    fillReservation(view, taken.offsetBytes, { list: outList, count: wanted.outOf?.count ?? wanted.out.length }, wanted.outOf ?? {});
+    fillReservation(
+      view,
+      given.offsetBytes,
+      { list: inList, count: wanted.inOf?.count ?? wanted.in.length },
+      wanted.inOf ?? {},
+    );
+    fillReservation(
+      view,
+      taken.offsetBytes,
+      { list: outList, count: wanted.outOf?.count ?? wanted.out.length },
+      wanted.outOf ?? {},
+    );
     done.set(view, 0, wanted.start ?? 0);
   });
   const result = memoryOp(guest, abi.XENMEM_exchange);
@@ -53,7 +76,10 @@ describe("exchange", () => {
     assert.deepEqual(exchange(guest, { in: [1, 3, 5, 7], out: [100], outOf: { order: 2 } }), [0, 4]);
     const first = world.mmu.frameAt(guest.base, 100);
     assert.equal(first % 4, 0);
-    assert.deepEqual(range(100, 4).map((gfn) => world.mmu.frameAt(guest.base, gfn)), range(first, 4));
+    assert.deepEqual(
+      range(100, 4).map((gfn) => world.mmu.frameAt(guest.base, gfn)),
+      range(first, 4),
+    );
     settle(world);
     assert.deepEqual(exchange(guest, { in: [100], inOf: { order: 2 }, out: [1, 3, 5, 7] }), [0, 1]);
     assert.equal(ownedPages(world, guest), 8);
@@ -85,12 +111,18 @@ describe("exchange", () => {
     const { world, guest } = setUp(5);
     assert.deepEqual(exchange(guest, { in: [0], inOf: { order: 2 }, out: [9, 8, 9, 10] }), [-abi.EINVAL, 0]);
     assert.deepEqual(exchange(guest, { in: [0], out: [4] }), [-abi.EINVAL, 0]);
-    assert.deepEqual(range(0, 5).map((gfn) => world.mmu.read(guest.base, gfn * PAGE)), [1, 2, 3, 4, 5]);
+    assert.deepEqual(
+      range(0, 5).map((gfn) => world.mmu.read(guest.base, gfn * PAGE)),
+      [1, 2, 3, 4, 5],
+    );
     settle(world);
   });
   it("refuses orders, sizes, domains, flags and lists that cannot be", () => {
     const { world, guest } = setUp(4);
-    assert.deepEqual(exchange(guest, { in: [0], inOf: { order: 10 }, out: [0], outOf: { order: 10 } }), [-abi.EPERM, 0]);
+    assert.deepEqual(exchange(guest, { in: [0], inOf: { order: 10 }, out: [0], outOf: { order: 10 } }), [
+      -abi.EPERM,
+      0,
+    ]);
     assert.deepEqual(exchange(guest, { in: [0, 1], out: [0] }), [-abi.EINVAL, 0]);
     assert.deepEqual(exchange(guest, { in: [0], out: [0], outOf: { domid: 5 } }), [-abi.EINVAL, 0]);
     const missing = { domid: 99 };

@@ -1,12 +1,27 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
-import { addGuest, createWorld, decrease, fillReservation, memoryOp, ownedPages, PAGE, populate, range, settle, writeArgument, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  decrease,
+  fillReservation,
+  memoryOp,
+  ownedPages,
+  PAGE,
+  populate,
+  range,
+  settle,
+  writeArgument,
+  writeList,
+} from "./memory-fixture.ts";
 import type { Guest, World } from "./memory-fixture.ts";
 
 /** What the guest sees: frame and first byte of each of its first pages. */
 const sight = (world: World, guest: Guest): string =>
-  range(0, 64).map((gfn) => `${world.mmu.frameAt(guest.base, gfn)}:${world.mmu.read(guest.base, gfn * PAGE)}`).join(" ");
+  range(0, 64)
+    .map((gfn) => `${world.mmu.frameAt(guest.base, gfn)}:${world.mmu.read(guest.base, gfn * PAGE)}`)
+    .join(" ");
 
 const addPage = (guest: Guest, space: number, idx: number, gpfn: number): number => {
   writeArgument(guest, abi.xen_add_to_physmap.sizeBytes, (view) => {
@@ -60,9 +75,17 @@ const operations: readonly Operation[] = [
   { name: "populate over RAM", run: (guest) => populate(guest, [3, 4]) === 2, allOrNothing: true },
   { name: "decrease of one run", run: (guest) => decrease(guest, range(4, 6)) === 6, allOrNothing: true },
   { name: "decrease of scattered pages", run: (guest) => decrease(guest, [20, 22, 24]) === 3, allOrNothing: false },
-  { name: "decrease of an extent of order 2", run: (guest) => decrease(guest, [4], { order: 2 }) === 1, allOrNothing: true },
+  {
+    name: "decrease of an extent of order 2",
+    run: (guest) => decrease(guest, [4], { order: 2 }) === 1,
+    allOrNothing: true,
+  },
   { name: "move of a page", run: (guest) => addPage(guest, abi.XENMAPSPACE_gmfn, 3, 22) === 0, allOrNothing: true },
-  { name: "move of shared_info", run: (guest) => addPage(guest, abi.XENMAPSPACE_shared_info, 0, 5) === 0, allOrNothing: true },
+  {
+    name: "move of shared_info",
+    run: (guest) => addPage(guest, abi.XENMAPSPACE_shared_info, 0, 5) === 0,
+    allOrNothing: true,
+  },
   { name: "remove of a page", run: (guest) => removePage(guest, 7) === 0, allOrNothing: true },
   { name: "exchange of two pages", run: (guest) => exchange(guest, [20, 22], [50], 1) === 0, allOrNothing: true },
   { name: "exchange in place", run: (guest) => exchange(guest, range(0, 4), [0], 2) === 0, allOrNothing: true },

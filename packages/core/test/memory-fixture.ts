@@ -104,7 +104,12 @@ export interface Extents {
 }
 
 /** Writes a reservation at `at` of the argument page. */
-export const fillReservation = (view: DataView, at: number, gfns: { list: number; count: number }, extents: Extents): void => {
+export const fillReservation = (
+  view: DataView,
+  at: number,
+  gfns: { list: number; count: number },
+  extents: Extents,
+): void => {
   abi.xen_memory_reservation.extent_start.set(view, at, gfns.list);
   abi.xen_memory_reservation.nr_extents.set(view, at, gfns.count);
   abi.xen_memory_reservation.extent_order.set(view, at, extents.order ?? 0);
@@ -129,7 +134,8 @@ export const decrease = (guest: Guest, gfns: readonly number[], extents: Extents
   reserve(guest, abi.XENMEM_decrease_reservation, gfns, extents);
 
 /** The gfns `first` ... `first + count - 1`. */
-export const range = (first: number, count: number): number[] => Array.from({ length: count }, (_, index) => first + index);
+export const range = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, index) => first + index);
 
 /** Frames that the guest owns besides those of its arguments. */
 export const ownedPages = (world: World, guest: Guest): number =>
@@ -161,6 +167,7 @@ const assertFreeIsZero = (world: World): void => {
     if (frames.owner[mfn] !== 0) continue;
     const bank = banks[Math.floor(mfn / frames.framesPerBank)]!;
     const at = (mfn % frames.framesPerBank) * words;
-    for (let word = at; word < at + words; word += 1) if (bank[word] !== 0n) assert.fail(`free frame ${mfn} is not zero`);
+    for (let word = at; word < at + words; word += 1)
+      if (bank[word] !== 0n) assert.fail(`free frame ${mfn} is not zero`);
   }
 };

@@ -5,7 +5,20 @@ import fc from "fast-check";
 import { continueDestroy, beginDestroy } from "../src/index.ts";
 import { freeFrameCount } from "../src/buddy.ts";
 import { outstandingClaims, setClaim } from "../src/accounting.ts";
-import { addGuest, createWorld, decrease, fillReservation, memoryOp, ownedPages, PAGE, populate, settle, SYSTEM_PAGES, writeArgument, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  decrease,
+  fillReservation,
+  memoryOp,
+  ownedPages,
+  PAGE,
+  populate,
+  settle,
+  SYSTEM_PAGES,
+  writeArgument,
+  writeList,
+} from "./memory-fixture.ts";
 import type { Guest, World } from "./memory-fixture.ts";
 
 const GFNS = 48;
@@ -135,7 +148,17 @@ const compare = (world: World, guest: Guest, model: Model): void => {
 
 const steps = fc.array(
   fc.record<Step>({
-    kind: fc.constantFrom("populate", "populate", "decrease", "decrease", "move", "remove", "exchange", "write", "write"),
+    kind: fc.constantFrom(
+      "populate",
+      "populate",
+      "decrease",
+      "decrease",
+      "move",
+      "remove",
+      "exchange",
+      "write",
+      "write",
+    ),
     who: fc.nat(1),
     gfn: fc.nat(GFNS - 1),
     to: fc.nat(GFNS - 1),
@@ -152,7 +175,10 @@ describe("random memory operations of two guests", () => {
       fc.property(steps, (list) => {
         const world = createWorld({ machineFrames: 250, framesPerBank: 128, gfnCount: 128 });
         const free = freeFrameCount(world.hypervisor);
-        const pairs = [0, 1].map(() => ({ guest: addGuest(world, PAGES_MAX), model: { pages: new Map<number, number>(), unhooked: 0 } }));
+        const pairs = [0, 1].map(() => ({
+          guest: addGuest(world, PAGES_MAX),
+          model: { pages: new Map<number, number>(), unhooked: 0 },
+        }));
         for (const step of list) {
           const { guest, model } = pairs[step.who]!;
           apply(world, guest, model, step);
@@ -167,7 +193,12 @@ describe("random memory operations of two guests", () => {
     );
   });
   it("with claims never let one domain take what is set aside for another", () => {
-    const step = fc.record({ who: fc.nat(1), count: fc.integer({ min: 1, max: 30 }), claim: fc.boolean(), give: fc.boolean() });
+    const step = fc.record({
+      who: fc.nat(1),
+      count: fc.integer({ min: 1, max: 30 }),
+      claim: fc.boolean(),
+      give: fc.boolean(),
+    });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 30 }), (list) => {
         const world = createWorld({ machineFrames: 80, framesPerBank: 128, bankCount: 1, gfnCount: 128 });
@@ -176,8 +207,16 @@ describe("random memory operations of two guests", () => {
           const guest = guests[who]!;
           const total = world.hypervisor.domains.totPages[guest.slot]!;
           if (claim) setClaim(world.hypervisor, guest.slot, give ? 0 : total + count);
-          else if (give) decrease(guest, Array.from({ length: count }, (_, index) => index));
-          else populate(guest, Array.from({ length: count }, (_, index) => 60 - index));
+          else if (give)
+            decrease(
+              guest,
+              Array.from({ length: count }, (_, index) => index),
+            );
+          else
+            populate(
+              guest,
+              Array.from({ length: count }, (_, index) => 60 - index),
+            );
           assert.ok(outstandingClaims(world.hypervisor) <= freeFrameCount(world.hypervisor));
           settle(world);
         }

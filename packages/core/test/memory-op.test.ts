@@ -3,7 +3,20 @@ import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { setMaxPages } from "../src/index.ts";
 import { getFrame, putFrame } from "../src/frame-reference.ts";
-import { addGuest, createWorld, decrease, memoryOp, ownedPages, PAGE, populate, range, reserve, settle, SYSTEM_PAGES, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  decrease,
+  memoryOp,
+  ownedPages,
+  PAGE,
+  populate,
+  range,
+  reserve,
+  settle,
+  SYSTEM_PAGES,
+  writeList,
+} from "./memory-fixture.ts";
 
 const callsOf = (world: ReturnType<typeof createWorld>, kind: string): number =>
   world.mmu.calls.filter((call) => call.kind === kind).length;

@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
-import { addGuest, createWorld, memoryOp, ownedPages, PAGE, populate, range, settle, writeArgument, writeList } from "./memory-fixture.ts";
+import {
+  addGuest,
+  createWorld,
+  memoryOp,
+  ownedPages,
+  PAGE,
+  populate,
+  range,
+  settle,
+  writeArgument,
+  writeList,
+} from "./memory-fixture.ts";
 import type { Guest, World } from "./memory-fixture.ts";
 
 interface Page {
