@@ -33,8 +33,8 @@ export interface ThreadContext {
   readonly platform: Platform;
   /** Lock tag, unique among live threads; the control domain's thread is 1. */
   readonly tag: number;
-  /** Non-shared byte views of the banks where the thread has them (faster copies); index = bank. */
-  readonly fastBanks?: readonly Uint8Array[];
+  /** A non-shared byte view of a bank, where the thread can have one (faster copies). Asked for once per bank. */
+  readonly fastBank?: (bank: number) => Uint8Array;
 }
 
 /** The hypervisor as one thread sees it. */
@@ -69,7 +69,7 @@ export class Hypervisor {
     this.hvmParams = tables.hvmParams;
     this.consoles = tables.consoles;
     this.p2m = new P2m(new Uint32Array(storage.p2m), geometry);
-    this.directMap = new DirectMap(storage.banks, thread.fastBanks);
+    this.directMap = new DirectMap(storage.banks, thread.fastBank);
   }
 }
 
