@@ -4,7 +4,7 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import { Hypervisor } from "@xenolith/core";
 import { HostTable } from "./host-table.ts";
-import { fastBanksOf } from "./machine.ts";
+import { fastBank } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import type { AnswerCommand, Command, Report, ThreadBoot } from "./protocol.ts";
@@ -33,7 +33,7 @@ export class GuestThread {
     this.hypervisor = new Hypervisor(boot.storage, {
       platform: this.platform,
       tag: boot.tag,
-      fastBanks: fastBanksOf(boot.bankBases),
+      fastBank: fastBank(boot.bankBases),
     });
     this.hostTable = new HostTable(boot.hostTable, boot.storage.geometry);
   }

@@ -11,7 +11,7 @@ import { Dom0Events } from "./dom0-events.ts";
 import type { HostContext } from "./host-context.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
-import { fastBanksOf, Machine } from "./machine.ts";
+import { fastBank, Machine } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { TimerService } from "./timer-service.ts";
@@ -50,8 +50,7 @@ export const openParts = (options: HostOptions): HostParts => {
     ringDoorbell: () => doorbell.ring(),
     canPark: false,
   });
-  const fastBanks = fastBanksOf(machine.bankBases);
-  const hypervisor = new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBanks });
+  const hypervisor = new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBank: fastBank(machine.bankBases) });
   const dom0 = initialise(hypervisor);
   const faults: string[] = [];
   const noteFault = (message: string): void => void (faults.length < FAULTS_MAX && faults.push(message));

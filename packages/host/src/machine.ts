@@ -106,6 +106,8 @@ const mapBank = (fd: number): WebAssembly.Memory => {
   return memory;
 };
 
-/** Plain byte views of the banks for the calling thread: copies between plain views are `memmove`. */
-export const fastBanksOf = (bankBases: readonly number[]): readonly Uint8Array[] =>
-  bankBases.map((base) => new Uint8Array(viewMemory(base, SPACE_BYTES)));
+/** Makes plain byte views of banks for the calling thread: copies between plain views are `memmove`. */
+export const fastBank =
+  (bankBases: readonly number[]) =>
+  (bank: number): Uint8Array =>
+    new Uint8Array(viewMemory(bankBases[bank]!, SPACE_BYTES));
