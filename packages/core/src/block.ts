@@ -63,7 +63,8 @@ export const blockVcpu = (cpu: Cpu, deadlineNs: number, seen = prepareBlock(cpu)
 const sleep = (cpu: Cpu, seen: number, timeoutNs: number): void => {
   const { platform, vcpus } = cpu.hypervisor;
   leaveGate(vcpus.gate, cpu.index, platform);
-  platform.wait(vcpus.wake, cpu.index, seen, timeoutNs);
+  // A request made before `seen` was taken must be met now: nobody will wake the vCPU for it again.
+  if (Atomics.load(vcpus.gate, cpu.index) === 0) platform.wait(vcpus.wake, cpu.index, seen, timeoutNs);
   enterGate(vcpus.gate, cpu.index, platform);
 };
 

@@ -63,6 +63,8 @@ export const bringUp = (hypervisor: Hypervisor, index: number): number => {
   if ((Atomics.and(vcpus.flags, index, ~VCPU_DOWN) & VCPU_DOWN) === 0) return 0;
   requestVcpuStart(hypervisor, index);
   withdrawGate(vcpus.gate, index, GATE_DOWN, platform);
+  // Somebody may have taken it down between the two steps: then it must wait at the gate after all.
+  if ((Atomics.load(vcpus.flags, index) & VCPU_DOWN) !== 0) requestGate(vcpus.gate, index, GATE_DOWN);
   return 0;
 };
 
