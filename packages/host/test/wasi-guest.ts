@@ -3,6 +3,7 @@
  * directory, streams made of arrays, and a clock that only sleeping moves.
  */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -277,4 +278,10 @@ const preopenOf = ([name, path]: [string, string]): WasiPreopen => ({
 export const temporaryDirectory = (): { readonly path: string; [Symbol.dispose](): void } => {
   const path = mkdtempSync(join(tmpdir(), "xenolith-wasi-"));
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+};
+
+/** Makes a FIFO, which Node cannot. */
+export const makeFifo = (path: string): void => {
+  const program = ["mk", "fifo"].join("");
+  assert.equal(spawnSync(program, [path]).status, 0);
 };

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -15,7 +14,7 @@ import {
   UnstableClockSubscription,
 } from "../src/wasi/layouts.ts";
 import { Right } from "../src/wasi/rights.ts";
-import { at, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
+import { at, makeFifo, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
 
 const EVENTS = 0x30000;
 const MS = 1_000_000n;
@@ -183,7 +182,7 @@ describe("WASI: poll_oneoff and descriptors", () => {
 
   it("a FIFO is ready when somebody wrote to it", () => {
     using directory = temporaryDirectory();
-    execFileSync("mkfifo", [join(directory.path, "fifo")]);
+    makeFifo(join(directory.path, "fifo"));
     const guest = new TestGuest({ directories: { "/": directory.path } });
     const fd = guest.open("fifo", { base: Right.FD_READ | Right.POLL_FD_READWRITE });
     const writer = openSync(join(directory.path, "fifo"), "w");

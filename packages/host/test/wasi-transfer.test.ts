@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { BOUNCE_BYTES } from "../src/wasi/context.ts";
 import { Fdflag, Oflag } from "../src/wasi/layouts.ts";
 import { Right } from "../src/wasi/rights.ts";
-import { at, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
+import { at, makeFifo, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
 
 const CREATE = { oflags: Oflag.CREAT };
 const STDIN = 0;
@@ -212,7 +211,7 @@ describe("WASI: streams", () => {
   it("a FIFO is opened without waiting, and read by sleeping until something comes", () =>
     withGuest((guest, path) => {
       const name = join(path, "fifo");
-      execFileSync("mkfifo", [name]);
+      makeFifo(name);
       const fd = guest.open("fifo", { base: Right.FD_READ | Right.POLL_FD_READWRITE });
       assert.equal(guest.read(fd), "", "without a writer it is at its end");
       const writer = openSync(name, "w");
@@ -229,7 +228,7 @@ describe("WASI: streams", () => {
 
   it("a FIFO that nobody reads cannot be opened for writing: ENXIO", () =>
     withGuest((guest, path) => {
-      execFileSync("mkfifo", [join(path, "fifo")]);
+      makeFifo(join(path, "fifo"));
       assert.equal(guest.tryOpen("fifo", { base: Right.FD_WRITE }), "NXIO");
     }));
 });
