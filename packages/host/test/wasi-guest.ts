@@ -282,6 +282,6 @@ export const temporaryDirectory = (): { readonly path: string; [Symbol.dispose](
 
 /** Makes a FIFO, which Node cannot. */
 export const makeFifo = (path: string): void => {
-  const program = ["mk", "fifo"].join("");
+  const program = "mkfifo";
   assert.equal(spawnSync(program, [path]).status, 0);
 };
