@@ -71,9 +71,11 @@ export class Machine {
    * From now on a vCPU that would sleep is woken at once, and one that would park at its gate throws `ParkedError`.
    */
   keepAwake(): void {
-    const { gate } = this.hypervisor.vcpus;
+    const { events, vcpus } = this.hypervisor;
     this.parts.platform.onWait = ({ words, index }) => {
-      if (words === gate) throw new ParkedError("parked until it is let go");
+      if (words === vcpus.gate) throw new ParkedError("parked until it is let go");
+      // As whoever wakes a poller does: takes its announcement away first.
+      Atomics.and(events.pollMask, Math.floor(index / vcpus.perDomain), ~(1 << (index % vcpus.perDomain)));
       Atomics.add(words, index, 1);
     };
   }
