@@ -19,6 +19,7 @@ import { dismantle } from "./domain-teardown.ts";
 import type { HostContext } from "./host-context.ts";
 import type { BootImage } from "./image.ts";
 import { listOffered } from "./offered-functions.ts";
+import { FRAME_BYTES } from "./mmu.ts";
 import { DomainStdio, filetypeOf } from "./stdio.ts";
 import { attachDescriptors, createDescriptorBuffer, openInitialDescriptors } from "./wasi/index.ts";
 
@@ -37,7 +38,9 @@ export const assembleDomain = async (
   options: DomainOptions,
 ): Promise<AssembledParts> => {
   const { hypervisor, hostTable, spaces } = context;
-  const pagesMax = framesOf(options.memoryBytesMax ?? MEMORY_BYTES_DEFAULT, hypervisor.geometry.machineFrames);
+  const { machineFrames } = hypervisor.geometry;
+  const memoryBytesMax = options.memoryBytesMax ?? Math.min(MEMORY_BYTES_DEFAULT, machineFrames * FRAME_BYTES);
+  const pagesMax = framesOf(memoryBytesMax, machineFrames);
   const offered = listOffered(options.imports);
   const files = openFiles(options);
   let slot: number | undefined;

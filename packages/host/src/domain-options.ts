@@ -28,7 +28,7 @@ export interface DomainOptions {
   readonly image: ImageSource | BootImage;
   /** For people; need not be unique. The domid by default. */
   readonly name?: string;
-  /** Most memory that the domain may own, in bytes; 256 MiB by default. Rounded down to frames of 4 KiB. */
+  /** Most memory that the domain may own, in bytes; 256 MiB by default, or all of a smaller machine. Rounded down to frames of 4 KiB. */
   readonly memoryBytesMax?: number;
   /** 1 (default) to 32. */
   readonly vcpus?: number;

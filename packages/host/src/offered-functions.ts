@@ -10,7 +10,7 @@ import type { GuestValue } from "./protocol.ts";
 /** One function. Its types are i32, i64, f32 and f64; at most one result. */
 export interface OfferedFunction extends Signature {
   /** Gets the guest's arguments (i64 as bigint); returns the result, or a promise of it. A failure crashes the domain. */
-  call(...values: GuestValue[]): GuestValue | undefined | void | Promise<GuestValue | undefined | void>;
+  readonly call: (...values: GuestValue[]) => GuestValue | undefined | Promise<GuestValue | undefined>;
 }
 
 /** Functions by namespace and name, as the module imports them. */
@@ -48,5 +48,8 @@ export const signaturesOf = (entries: readonly OfferedEntry[]): readonly Functio
 export const answer = async (entry: OfferedEntry, values: readonly GuestValue[]): Promise<GuestValue | undefined> => {
   const value = await entry.call(...values);
   const type = entry.results[0];
-  return type === undefined ? undefined : convert(`result of ${entry.module}.${entry.name}`, type, value as GuestValue);
+  if (type === undefined) return undefined;
+  const what = `result of ${entry.module}.${entry.name}`;
+  if (value === undefined) throw new XenolithError("INVALID_ARGUMENT", `${what} is missing, it must be of type ${type}`);
+  return convert(what, type, value);
 };

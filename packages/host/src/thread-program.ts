@@ -9,6 +9,7 @@
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { Script } from "node:vm";
 
@@ -16,6 +17,12 @@ import { Script } from "node:vm";
 export interface ThreadProgram {
   readonly source: string;
   readonly filename: string;
+}
+
+/** Where an export that is passed on comes from. */
+interface Origin {
+  readonly from: string;
+  readonly name: string;
 }
 
 /** Thrown and caught here only: the textual linker met something that it does not know. */
@@ -47,6 +54,8 @@ class Linker {
   /** Name of each module in the program, by its file. */
   readonly #names = new Map<string, string>();
   readonly #inProgress = new Set<string>();
+  readonly #packages = new Map<string, string>();
+  readonly #passingOn = new Map<string, ReadonlyMap<string, Origin> | undefined>();
   readonly #texts: string[] = [];
 
   /** The program whose entry is the module in file `path`. */
@@ -92,24 +101,59 @@ class Linker {
   }
 
   #importOf(path: string, names: string | undefined, from: string): string {
-    const source = this.#resolve(path, from);
-    if (names === undefined) return "";
+    if (names === undefined) {
+      this.#resolve(path, from);
+      return "";
+    }
     const isBuiltin = from.startsWith("node:");
     const clause = /^(?:(?<whole>[\w$]+)(?:, )?)?(?:\* as (?<all>[\w$]+))?(?:\{(?<list>[^}]*)\})?$/.exec(names.trim())?.groups;
     if (clause === undefined) throw new NotLinkable(`${path}: import ${names}`);
     const { whole, all, list } = clause;
     if (whole !== undefined && !isBuiltin) throw new NotLinkable(`${path}: default import of ${from}`);
     const parts: string[] = [];
-    if (whole !== undefined) parts.push(`const ${whole} = ${source};`);
-    if (all !== undefined) parts.push(`const ${all} = ${source};`);
-    if (list !== undefined) parts.push(`const { ${pairs(list).map(([name, alias]) => `${name}: ${alias}`).join(", ")} } = ${source};`);
+    if (whole !== undefined) parts.push(`const ${whole} = ${this.#resolve(path, from)};`);
+    if (all !== undefined) parts.push(`const ${all} = ${this.#resolve(path, from)};`);
+    for (const [name, alias] of pairs(list ?? "")) parts.push(`const ${alias} = ${this.#memberOf(path, from, name)};`);
     return parts.join(" ");
+  }
+
+  /** The expression for what `from` exports as `name`. A module that only passes on the exports of others is not run. */
+  #memberOf(path: string, from: string, name: string): string {
+    if (!from.startsWith("node:")) {
+      const file = this.#fileOf(path, from);
+      const origin = this.#passedOn(file)?.get(name);
+      if (origin !== undefined) return this.#memberOf(file, origin.from, origin.name);
+    }
+    return `${this.#resolve(path, from)}.${name}`;
+  }
+
+  /** The file that `from` means in the module `path`. Packages are looked up once: there is one version of each. */
+  #fileOf(path: string, from: string): string {
+    if (from.startsWith(".")) return join(dirname(path), from);
+    const known = this.#packages.get(from) ?? createRequire(path).resolve(from);
+    this.#packages.set(from, known);
+    return known;
+  }
+
+  /** What the module in `file` passes on, by exported name; undefined when it does anything else. */
+  #passedOn(file: string): ReadonlyMap<string, Origin> | undefined {
+    if (this.#passingOn.has(file)) return this.#passingOn.get(file);
+    const origins = new Map<string, Origin>();
+    const rest = readFileSync(file, "utf8")
+      .replaceAll(EXPORT_FROM, (_, names: string, from: string) => {
+        for (const [name, alias] of pairs(names)) origins.set(alias, { from, name });
+        return "";
+      })
+      .replaceAll(/^\/\/.*$/gm, "")
+      .trim();
+    this.#passingOn.set(file, rest === "" ? origins : undefined);
+    return this.#passingOn.get(file);
   }
 
   /** The expression that stands for the module `from`, imported by the file `path`. */
   #resolve(path: string, from: string): string {
     if (from.startsWith("node:")) return `require(${JSON.stringify(from)})`;
-    return this.#link(createRequire(path).resolve(from));
+    return this.#link(this.#fileOf(path, from));
   }
 }
 
