@@ -30,7 +30,9 @@ const showMemory = (name, domain) => {
 const showHost = (host, when) => {
   const { memoryBytes, memoryFreeBytes } = host.info();
   const given = mib(memoryBytes - memoryFreeBytes);
-  say(`  ${when}: this process has ${mib(process.memoryUsage.rss())} resident; ${given} of machine memory are given out`);
+  say(
+    `  ${when}: this process has ${mib(process.memoryUsage.rss())} resident; ${given} of machine memory are given out`,
+  );
 };
 
 /** Reads what the shell prints until it has printed `mark`. */
@@ -88,7 +90,8 @@ const runHostile = async (host, { name, text, endAfterMs }) => {
   const exit = await Promise.race([domain.exited, late]);
   const { pagesPeak, pagesMax } = domain.stats();
   await domain.destroy();
-  const end = exit === undefined ? `still running after ${endAfterMs} ms: destroyed` : `crashed: ${exit.reason}: ${exit.where}`;
+  const end =
+    exit === undefined ? `still running after ${endAfterMs} ms: destroyed` : `crashed: ${exit.reason}: ${exit.where}`;
   say(`  ${name.padEnd(18)} ${end}; it got ${pagesPeak} of ${pagesMax} pages`);
 };
 
@@ -112,7 +115,8 @@ try {
   assert.equal(rows, "100000 rows, 120 years");
 
   say("\nQuickJS runs a JavaScript program");
-  const sieve = "const n = 200000, s = new Uint8Array(n); let c = 0; for (let i = 2; i < n; i++) { if (s[i]) continue; c++; for (let j = i * 2; j < n; j += i) s[j] = 1; } `${c} primes below ${n}`";
+  const sieve =
+    "const n = 200000, s = new Uint8Array(n); let c = 0; for (let i = 2; i < n; i++) { if (s[i]) continue; c++; for (let j = i * 2; j < n; j += i) s[j] = 1; } `${c} primes below ${n}`";
   say(`  ${await evaluate(quickjs, sieve)}`);
 
   say("\nWhat they own, against their limits");

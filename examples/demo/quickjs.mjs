@@ -4,7 +4,11 @@
  * numbers, strings through the domain's memory.
  */
 const i32 = (count) => Array.from({ length: count }, () => "i32");
-const answering = (params, value) => ({ params: i32(params), results: value === undefined ? [] : ["i32"], call: () => value });
+const answering = (params, value) => ({
+  params: i32(params),
+  results: value === undefined ? [] : ["i32"],
+  call: () => value,
+});
 
 /** What the published module wants from its embedder; none of it is used by this demo's program. */
 export const quickjsImports = {

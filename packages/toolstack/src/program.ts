@@ -42,7 +42,9 @@ const addRun = (program: Command, setCode: (code: number) => void): void => {
     .option("--stats", "say what the domain used, on standard error")
     .option("--json", "report the end as one line of JSON, on standard error")
     .addHelpText("after", RUN_EXAMPLES)
-    .action(async (image: string, values: string[], flags: RunFlags) => setCode(await runCommand(image, values, flags)));
+    .action(async (image: string, values: string[], flags: RunFlags) =>
+      setCode(await runCommand(image, values, flags)),
+    );
 };
 
 const addInfo = (program: Command): void => {

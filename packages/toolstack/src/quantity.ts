@@ -51,7 +51,10 @@ export const parseDuration = (text: string): number => {
   const unit = parts === undefined ? undefined : DURATION_UNITS_MS[parts.unit];
   const ms = parts === undefined || unit === undefined ? Number.NaN : Math.ceil(parts.amount * unit);
   if (!(ms > 0 && ms <= DURATION_MS_MAX)) {
-    throw new XenolithError("INVALID_ARGUMENT", `duration "${text}" is not above 0 and at most 24 days (units: ms, s, m, h)`);
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      `duration "${text}" is not above 0 and at most 24 days (units: ms, s, m, h)`,
+    );
   }
   return ms;
 };

@@ -60,7 +60,10 @@ const ofExit = (exit: DomainExit, values?: CallResult): Outcome => ({ code: exit
 const runProgram = async (domain: Domain, bounds: { signal?: AbortSignal }): Promise<Outcome> => {
   await domain.start(bounds);
   if (domain.kind === "reactor") {
-    throw new XenolithError("INVALID_ARGUMENT", "the image is a reactor: name a function with --invoke EXPORT (xl image inspect lists them)");
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      "the image is a reactor: name a function with --invoke EXPORT (xl image inspect lists them)",
+    );
   }
   return ofExit(await domain.exited);
 };

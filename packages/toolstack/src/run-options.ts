@@ -54,7 +54,10 @@ export const parseEnvironment = (pairs: readonly string[]): Record<string, strin
 const parseVcpus = (text: string): number => {
   const count = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!(count >= 1 && count <= VCPU_COUNT_MAX)) {
-    throw new XenolithError("CONFIG_INVALID", `vcpus is "${text}", it must be a whole number from 1 to ${VCPU_COUNT_MAX}`);
+    throw new XenolithError(
+      "CONFIG_INVALID",
+      `vcpus is "${text}", it must be a whole number from 1 to ${VCPU_COUNT_MAX}`,
+    );
   }
   return count;
 };

@@ -29,7 +29,12 @@ export const describeFailure = (error: unknown): string => {
   return error instanceof Error ? error.message : String(error);
 };
 
-const SGR: Readonly<Record<"bold" | "green" | "yellow" | "red", string>> = { bold: "1", green: "32", yellow: "33", red: "31" };
+const SGR: Readonly<Record<"bold" | "green" | "yellow" | "red", string>> = {
+  bold: "1",
+  green: "32",
+  yellow: "33",
+  red: "31",
+};
 
 /** `text` in a colour, on a terminal that wants colours. */
 export const paint = (colour: keyof typeof SGR, text: string, stream: NodeJS.WriteStream = process.stdout): string =>

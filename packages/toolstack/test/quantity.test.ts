@@ -22,7 +22,21 @@ describe("sizes on the command line", () => {
   for (const [text, bytes] of rows(sizes)) {
     it(`${text} is ${bytes} bytes`, () => assert.equal(parseSize(text!), Number(bytes)));
   }
-  for (const text of ["0", "-1M", "NaN", "Infinity", "1e9G", "5GiB", "4097M", "", "M", "64X", "1 2M", "0.0K", "9".repeat(400)]) {
+  for (const text of [
+    "0",
+    "-1M",
+    "NaN",
+    "Infinity",
+    "1e9G",
+    "5GiB",
+    "4097M",
+    "",
+    "M",
+    "64X",
+    "1 2M",
+    "0.0K",
+    "9".repeat(400),
+  ]) {
     it(`${JSON.stringify(text.slice(0, 12))} is refused by value and limit`, () => {
       assert.throws(() => parseSize(text), { code: "INVALID_SIZE" });
     });
@@ -35,6 +49,7 @@ describe("durations on the command line", () => {
   it("ms, s, m and h are units", () =>
     assert.deepEqual(["5ms", "1.5s", "2m", "1h"].map(parseDuration), [5, 1500, 120_000, 3_600_000]));
   for (const text of ["0", "-1s", "NaN", "30d", "25000h", "", "1e3s"]) {
-    it(`${JSON.stringify(text)} is refused`, () => assert.throws(() => parseDuration(text), { code: "INVALID_ARGUMENT" }));
+    it(`${JSON.stringify(text)} is refused`, () =>
+      assert.throws(() => parseDuration(text), { code: "INVALID_ARGUMENT" }));
   }
 });
