@@ -11,8 +11,13 @@ export interface Result {
   readonly unit: string;
   readonly floor: number;
   readonly ratio: number;
+  /** Lower and upper quartile of the ratios of all rounds, where there were several. */
+  readonly spread?: readonly [low: number, high: number];
   /** What the project promises for `ratio`, if anything. */
   readonly limit?: number;
+  /** What it promises for `value` itself: at most, or at least. */
+  readonly maximum?: number;
+  readonly minimum?: number;
 }
 
 /** `small` runs prove that a bench works; their figures mean nothing. */
@@ -36,6 +41,9 @@ export interface Pair {
   readonly floor: (count: number) => number | Promise<number>;
 }
 
+/** What `comparePair` found. */
+export type Measurement = Pick<Result, "value" | "floor" | "ratio" | "spread">;
+
 /**
  * Nanoseconds per operation of both sides, as medians of alternating rounds, and the median of the rounds' own ratios:
  * when the machine's speed drifts, both sides of a round drift together.
@@ -43,7 +51,7 @@ export interface Pair {
 export const comparePair = async (
   pair: Pair,
   options: { count: number; rounds: number; warmup?: number },
-): Promise<{ value: number; floor: number; ratio: number }> => {
+): Promise<Measurement> => {
   const values: number[] = [];
   const floors: number[] = [];
   const ratios: number[] = [];
@@ -55,16 +63,47 @@ export const comparePair = async (
     floors.push(floor);
     ratios.push(value / floor);
   }
-  return { value: median(values), floor: median(floors), ratio: median(ratios) };
+  return { value: median(values), floor: median(floors), ratio: median(ratios), spread: quartiles(ratios) };
 };
 
+/** Lower and upper quartile. */
+export const quartiles = (values: readonly number[]): readonly [number, number] => {
+  const sorted = values.toSorted((left, right) => left - right);
+  const at = (share: number): number => sorted[Math.round(share * (sorted.length - 1))]!;
+  return [at(0.25), at(0.75)];
+};
+
+/** Promises for a result. */
+type Promised = Pick<Result, "limit" | "maximum" | "minimum">;
+
 /** A result out of what `comparePair` measured. */
-export const result = (
+export const result = (id: string, unit: string, measured: Measurement, promised: Promised = {}): Result => ({
+  id,
+  unit,
+  ...measured,
+  ...promised,
+});
+
+/** A figure that was taken once, beside its floor. */
+export const single = (
   id: string,
   unit: string,
-  measured: { value: number; floor: number; ratio: number },
-  limit?: number,
-): Result => ({ id, unit, ...measured, ...(limit === undefined ? {} : { limit }) });
+  figures: { readonly value: number; readonly floor: number },
+  promised: Promised = {},
+): Result => ({ id, unit, ...figures, ratio: figures.value / figures.floor, ...promised });
+
+/** The same in another unit, `factor` of the old one each. */
+export const scaled = (measured: Measurement, factor: number): Measurement => ({
+  ...measured,
+  value: measured.value / factor,
+  floor: measured.floor / factor,
+});
+
+/** Whether every promise of a result is kept; undefined when nothing is promised. */
+export const isKept = ({ value, ratio, limit, maximum, minimum }: Result): boolean | undefined => {
+  if (limit === undefined && maximum === undefined && minimum === undefined) return undefined;
+  return ratio <= (limit ?? Infinity) && value <= (maximum ?? Infinity) && value >= (minimum ?? -Infinity);
+};
 
 /** Nanoseconds that `work` takes. */
 export const timeNs = (work: () => void): number => {
@@ -75,12 +114,25 @@ export const timeNs = (work: () => void): number => {
 
 const number = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
-/** The results as a table: one line each, the ratio beside its limit. */
+const promiseOf = (entry: Result): string => {
+  const kept = isKept(entry);
+  if (kept === undefined) return "";
+  const { limit, maximum, minimum } = entry;
+  const words = [
+    limit === undefined ? "" : `ratio <= ${limit}`,
+    maximum === undefined ? "" : `value <= ${maximum}`,
+    minimum === undefined ? "" : `value >= ${minimum}`,
+  ];
+  return ` (${words.filter((word) => word !== "").join(", ")}: ${kept ? "kept" : "MISSED"})`;
+};
+
+/** The results as a table: one line each, the ratio beside what is promised. */
 export const formatResults = (bench: string, results: readonly Result[]): string => {
   const width = Math.max(...results.map(({ id }) => id.length));
-  const lines = results.map(({ id, value, unit, floor, ratio, limit }) => {
-    const verdict = limit === undefined ? "" : ` (limit ${limit}${ratio <= limit ? "" : ", EXCEEDED"})`;
-    return `  ${id.padEnd(width)}  ${number(value)} ${unit}, floor ${number(floor)}, ratio ${ratio.toFixed(2)}${verdict}`;
+  const lines = results.map((entry) => {
+    const { id, value, unit, floor, ratio, spread } = entry;
+    const range = spread === undefined ? "" : ` [${spread[0].toFixed(2)}-${spread[1].toFixed(2)}]`;
+    return `  ${id.padEnd(width)}  ${number(value)} ${unit}, floor ${number(floor)}, ratio ${ratio.toFixed(2)}${range}${promiseOf(entry)}`;
   });
   return [`${bench} (Node ${process.version}, ${process.arch})`, ...lines, ""].join("\n");
 };

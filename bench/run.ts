@@ -1,7 +1,9 @@
 /**
  * `npm run bench -- NAME... [--json] [--small]`: runs benches and prints each figure beside its floor. Without a name:
- * all of them. Exit code 2 for an unknown name; a figure over its limit does not fail the run, the reader decides.
+ * all of them, each in a process of its own, so that none inherits another's heap or compiler flags. Exit code 2 for an
+ * unknown name; a figure over its limit does not fail the run, the reader decides.
  */
+import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { formatResults, type Bench } from "./harness.ts";
@@ -18,16 +20,23 @@ const { values, positionals } = parseArgs({
 const unknown = positionals.filter((name) => !names.includes(name));
 if (values.help === true || unknown.length > 0) {
   const complaint = unknown.length > 0 ? `no bench is called ${unknown.join(", ")}\n` : "";
-  process.stderr.write(
-    `${complaint}usage: npm run bench -- [NAME...] [--json] [--small]\nbenches: ${names.join(" ")}\n`,
-  );
+  process.stderr.write(`${complaint}usage: npm run bench -- [NAME...] [--json] [--small]\nbenches: ${names.join(" ")}\n`);
   process.exit(unknown.length > 0 ? 2 : 0);
 }
 
-for (const bench of positionals.length > 0 ? positionals : names) {
+const runHere = async (bench: string): Promise<void> => {
   const module = (await import(`./${bench}.bench.js`)) as { readonly bench: Bench };
   const results = await module.bench({ small: values.small === true });
-  process.stdout.write(
-    values.json === true ? `${JSON.stringify({ bench, results })}\n` : formatResults(bench, results),
-  );
-}
+  process.stdout.write(values.json === true ? `${JSON.stringify({ bench, results })}\n` : formatResults(bench, results));
+};
+
+const runApart = (bench: string): void => {
+  const flags = [...(values.json === true ? ["--json"] : []), ...(values.small === true ? ["--small"] : [])];
+  const program = [...process.execArgv, import.meta.filename, bench, ...flags];
+  const { status } = spawnSync(process.execPath, program, { stdio: "inherit" });
+  if (status !== 0) process.exitCode = 1;
+};
+
+const [only] = positionals;
+if (only !== undefined && positionals.length === 1) await runHere(only);
+else for (const bench of positionals.length > 0 ? positionals : names) runApart(bench);
