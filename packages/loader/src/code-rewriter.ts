@@ -23,8 +23,6 @@ export interface CodeFindings {
   readonly features: number;
   /** True when an atomic instruction other than the fence remains or was replaced by a helper that holds some. */
   readonly usesAtomics: boolean;
-  /** How often each helper replaced an instruction, by the helper's name. */
-  readonly replaced: ReadonlyMap<string, number>;
   /** True for `elem.drop`, whose effect lies in the engine alone. */
   readonly dropsElements: boolean;
 }
@@ -46,7 +44,6 @@ export class CodeRewriter implements CodeFindings {
   features = 0;
   usesAtomics = false;
   dropsElements = false;
-  readonly replaced = new Map<string, number>();
 
   readonly #bytes: Uint8Array;
   readonly #reader: ByteReader;
@@ -360,7 +357,6 @@ export class CodeRewriter implements CodeFindings {
 
   #call(helper: Helper): void {
     this.#out.byte(0x10);
-    this.#out.u32(this.#helpers.index(helper));
-    this.replaced.set(helper.name, (this.replaced.get(helper.name) ?? 0) + 1);
+    this.#out.u32(this.#helpers.use(helper));
   }
 }

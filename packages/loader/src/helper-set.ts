@@ -8,7 +8,7 @@ import { formatSignature } from "./wasm-type.ts";
 
 /** A function that rewritten code calls instead of an instruction. */
 export interface Helper extends Signature {
-  /** Its name in the name section, and its identity. */
+  /** Its name in the name section. */
   readonly name: string;
   /** Locals beyond the parameters. */
   readonly locals: readonly ValueType[];
@@ -31,13 +31,18 @@ export interface FirstFree {
   readonly global: number;
 }
 
+/** A helper as part of one module. */
+interface AppendedHelper {
+  readonly index: number;
+  readonly typeIndex: number;
+  readonly body: Uint8Array;
+  useCount: number;
+}
+
 /** The helpers that one module needs, numbered in the order of their first use. */
 export class HelperSet implements Linker {
   readonly #firstFree: FirstFree;
-  readonly #helpers = new Map<
-    string,
-    { readonly index: number; readonly typeIndex: number; readonly body: Uint8Array }
-  >();
+  readonly #helpers = new Map<Helper, AppendedHelper>();
   readonly #types = new Map<string, { readonly index: number; readonly bytes: Uint8Array }>();
   readonly #services = new Set<ServiceName>();
 
@@ -71,16 +76,25 @@ export class HelperSet implements Linker {
 
   /** Encoded entries for the function names. */
   get names(): Uint8Array[] {
-    return [...this.#helpers].map(([name, { index }]) => Uint8Array.from([...unsigned(index), ...nameBytes(name)]));
+    return [...this.#helpers].map(([{ name }, { index }]) => Uint8Array.from([...unsigned(index), ...nameBytes(name)]));
   }
 
-  /** The function index of a helper, which is appended at its first use. */
-  index(helper: Helper): number {
-    const known = this.#helpers.get(helper.name);
-    if (known !== undefined) return known.index;
+  /** How often each helper is called, by its name, in alphabetical order. */
+  get useCounts(): ReadonlyMap<string, number> {
+    const counts = new Map([...this.#helpers].map(([{ name }, { useCount }]) => [name, useCount]));
+    return new Map([...counts.keys()].toSorted().map((name) => [name, counts.get(name)!]));
+  }
+
+  /** The function index of a helper, for one call of it. It is appended at the first. */
+  use(helper: Helper): number {
+    const known = this.#helpers.get(helper);
+    if (known !== undefined) {
+      known.useCount++;
+      return known.index;
+    }
     const index = this.#firstFree.function + this.#helpers.size;
     const body = functionBody(helper.locals, helper.body(this));
-    this.#helpers.set(helper.name, { index, typeIndex: this.#type(helper), body });
+    this.#helpers.set(helper, { index, typeIndex: this.#type(helper), body, useCount: 1 });
     return index;
   }
 

@@ -36,7 +36,7 @@ const MIB = 2 ** 20;
 /** The limits that apply when the caller names none. */
 export const defaultLimits: Limits = {
   moduleSizeBytes: 512 * MIB,
-  outputSizeBytes: 1024 * MIB,
+  outputSizeBytes: 640 * MIB,
   typeCount: 1_000_000,
   importCount: 100_000,
   functionCount: 1_000_000,

@@ -1,11 +1,11 @@
 import type { CodeFindings } from "./code-rewriter.ts";
+import type { HelperSet } from "./helper-set.ts";
 import type { FunctionImport, Image, ImageExport, ImageKind, ImageMemory } from "./manifest.ts";
 import { LOADER_FORMAT, RESERVED_PREFIX } from "./manifest.ts";
 import type { ModuleShape } from "./module-shape.ts";
 import { SectionId } from "./module-shape.ts";
 import { findObstacles } from "./obstacles.ts";
 import { featureNames } from "./opcodes.ts";
-import type { ServiceName } from "./services.ts";
 import type { StateExports } from "./state-exports.ts";
 
 /** What the manifest of a rewritten module is made from. */
@@ -13,14 +13,14 @@ export interface Rewritten {
   readonly shape: ModuleShape;
   readonly state: StateExports;
   readonly findings: CodeFindings;
-  readonly services: readonly ServiceName[];
+  readonly helpers: HelperSet;
   readonly module: Uint8Array;
   readonly isPolled: boolean;
   readonly dropped: readonly string[];
 }
 
 /** Puts a rewritten module, its data and its manifest together. */
-export function describeImage({ shape, state, findings, services, module, isPolled, dropped }: Rewritten): Image {
+export function describeImage({ shape, state, findings, helpers, module, isPolled, dropped }: Rewritten): Image {
   const features = shape.features | findings.features;
   const dataSection = shape.section(SectionId.data);
   const data = dataSection === undefined ? new Uint8Array(0) : shape.bytes.slice(dataSection.start, dataSection.end);
@@ -33,12 +33,12 @@ export function describeImage({ shape, state, findings, services, module, isPoll
     imports: functionImports(shape),
     refusedImports: refusedImports(shape),
     exports: exportsOf(shape),
-    services,
+    services: helpers.services,
     hasStart: shape.startFunction !== null,
     usesAtomics: findings.usesAtomics,
     isPolled,
     features: featureNames(features),
-    replaced: replacedInstructions(findings),
+    replaced: replacedInstructions(helpers),
     segments: shape.segments,
     dataFileOffset: dataSection?.start ?? 0,
     globals: state.globals,
@@ -84,7 +84,6 @@ function exportsOf(shape: ModuleShape): ImageExport[] {
   }));
 }
 
-function replacedInstructions(findings: CodeFindings): Record<string, number> {
-  const names = [...findings.replaced.keys()].toSorted();
-  return Object.fromEntries(names.map((name) => [name.slice(RESERVED_PREFIX.length), findings.replaced.get(name)!]));
+function replacedInstructions(helpers: HelperSet): Record<string, number> {
+  return Object.fromEntries([...helpers.useCounts].map(([name, count]) => [name.slice(RESERVED_PREFIX.length), count]));
 }

@@ -68,7 +68,7 @@ class Rewriting {
   #hasNames = false;
   #code: Uint8Array | null = null;
   #helpers = new HelperSet({ type: 0, function: 0, table: 0, global: 0 });
-  #findings: CodeFindings = { features: 0, usesAtomics: false, replaced: new Map(), dropsElements: false };
+  #findings: CodeFindings = { features: 0, usesAtomics: false, dropsElements: false };
 
   constructor(bytes: Uint8Array, options: ImageOptions) {
     this.#bytes = bytes;
@@ -126,7 +126,7 @@ class Rewriting {
       limits.outputSizeBytes,
     );
     const [findings, dropped] = [this.#findings, this.#dropped];
-    return describeImage({ shape, state, findings, services: helpers.services, module, isPolled, dropped });
+    return describeImage({ shape, state, findings, helpers, module, isPolled, dropped });
   }
 
   #encodeCode(): Uint8Array[] {

@@ -26,8 +26,12 @@ const NAMESPACE = "host";
  * instance is called. A function table takes only functions that WebAssembly exports, so they pass through a module of
  * a few hundred bytes that imports and exports them with their exact types.
  */
-export function bindServices(image: Image, exports: WebAssembly.Exports, functions: ServiceFunctions): void {
-  const names = image.manifest.services;
+export function bindServices(
+  { manifest }: Pick<Image, "manifest">,
+  exports: WebAssembly.Exports,
+  functions: ServiceFunctions,
+): void {
+  const names = manifest.services;
   if (names.length === 0) return;
   const table = exports[SERVICE_TABLE_EXPORT];
   if (!(table instanceof WebAssembly.Table)) throw new TypeError(`instance does not export ${SERVICE_TABLE_EXPORT}`);
