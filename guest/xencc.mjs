@@ -43,13 +43,13 @@ const parse = (words) => {
 };
 
 /**
- * Compiles `sources` (path -> C text) with the guest library.
+ * Compiles `sources` (file name -> C text), with the guest library unless `library` is false.
  * @param {Record<string, string | Uint8Array>} sources
- * @param {{ wasi?: boolean, flags?: readonly string[] }} [options]
+ * @param {{ wasi?: boolean, library?: boolean, flags?: readonly string[] }} [options]
  * @returns {Promise<Uint8Array>} the module
  */
-export const compileGuest = async (sources, { wasi = false, flags = [] } = {}) => {
-  const library = readdirSync(join(GUEST_DIRECTORY, "lib"))
+export const compileGuest = async (sources, { wasi = false, library = true, flags = [] } = {}) => {
+  const linked = readdirSync(join(GUEST_DIRECTORY, "lib"))
     .filter((name) => name.endsWith(".c") && !(wasi && ["start.c", "memory-functions.c", "events.c"].includes(name)))
     .map((name) => `guest/lib/${name}`);
   const target = wasi
@@ -63,7 +63,7 @@ export const compileGuest = async (sources, { wasi = false, flags = [] } = {}) =
     .filter((name) => name.endsWith(".c"))
     .map((name) => `src/${name}`);
   const common = ["-O2", "-Wall", "-std=gnu17", "-Iguest/include", "-Isrc", "-Wl,-z,stack-size=65536"];
-  const words = ["clang", ...target, ...common, ...flags, ...names, ...library, "-o", "guest.wasm"];
+  const words = ["clang", ...target, ...common, ...flags, ...names, ...(library ? linked : []), "-o", "guest.wasm"];
   // Loads the compiler without its progress report, which would go to stdout.
   await runLLVM(null, {}, { fetchProgress: () => {} });
   const output = await runClang(words, files);
