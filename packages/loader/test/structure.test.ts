@@ -4,36 +4,16 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 
 import { functionName, rewriteModule, segmentBytes } from "../src/index.ts";
-import { assembleWat, boot, callExport, customSection, disassemble, offerAll, sourceDirectory } from "./support.ts";
-
-/** Bodies of a module's functions, with their sizes in front. */
-function bodies(module: Uint8Array): Buffer[] {
-  const buffer = Buffer.from(module);
-  let at = 8;
-  const number = (): number => {
-    let value = 0;
-    for (let shift = 0; ; shift += 7) {
-      const byte = buffer[at++]!;
-      value += (byte & 0x7f) * 2 ** shift;
-      if (byte < 0x80) return value;
-    }
-  };
-  while (at < buffer.length) {
-    const id = buffer[at++]!;
-    const end = number() + at;
-    if (id !== 10) {
-      at = end;
-      continue;
-    }
-    return Array.from({ length: number() }, () => {
-      const start = at;
-      const size = number();
-      at += size;
-      return buffer.subarray(start, at);
-    });
-  }
-  return [];
-}
+import {
+  assembleWat,
+  bodies,
+  boot,
+  callExport,
+  customSection,
+  disassemble,
+  offerAll,
+  sourceDirectory,
+} from "./support.ts";
 
 const extendedConst = `(module (memory 1)
   (data (i32.add (i32.const 100) (i32.mul (i32.const 7) (i32.sub (i32.const 5) (i32.const 2)))) "x"))`;

@@ -161,3 +161,32 @@ export const sourceDirectory = join(dirname(new URL(import.meta.url).pathname), 
 export function customSection(name: string): Uint8Array {
   return Uint8Array.from([0, name.length + 5, name.length, ...Buffer.from(name), 1, 2, 3, 4]);
 }
+
+/** Bodies of a module's functions, with their sizes in front. */
+export function bodies(module: Uint8Array): Buffer[] {
+  const buffer = Buffer.from(module);
+  let at = 8;
+  const number = (): number => {
+    let value = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = buffer[at++]!;
+      value += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) return value;
+    }
+  };
+  while (at < buffer.length) {
+    const id = buffer[at++]!;
+    const end = number() + at;
+    if (id !== 10) {
+      at = end;
+      continue;
+    }
+    return Array.from({ length: number() }, () => {
+      const start = at;
+      const size = number();
+      at += size;
+      return buffer.subarray(start, at);
+    });
+  }
+  return [];
+}
