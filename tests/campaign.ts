@@ -1,0 +1,164 @@
+/**
+ * The random campaign: guests that make hypercalls with random arguments, domains created and destroyed at random
+ * points. It passes when the host lives, the auditor finds nothing, and mappings and descriptors are as at the start.
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { type BootImage, type Domain, Host } from "@xenolith/host";
+import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
+
+const root = path.join(import.meta.dirname, "../..");
+const MIB = 2 ** 20;
+
+/** What a campaign is like. */
+export interface CampaignOptions {
+  readonly seed: number;
+  readonly seconds: number;
+  /** Guests that run at once. */
+  readonly guestCount: number;
+  /** Called about once a second. */
+  readonly onProgress?: (progress: CampaignReport) => void;
+}
+
+/** What a campaign did. */
+export interface CampaignReport {
+  readonly seed: number;
+  readonly hypercalls: number;
+  readonly domainsCreated: number;
+  readonly domainsCrashed: number;
+  readonly domainsShutDown: number;
+  readonly domainsDestroyed: number;
+  readonly audits: number;
+  /** Everything that the auditor found, and what was not given back. */
+  readonly findings: readonly string[];
+}
+
+/** Numbers from 0 to 1 that follow from the seed. */
+const createRandom = (seed: number): (() => number) => {
+  let state = seed >>> 0 || 1;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+};
+
+/** Compiles the hostile guest. Before the host opens: with atomics about, V8 compiles slowly. */
+export const compileCampaignGuest = async (): Promise<Uint8Array> => {
+  const { compileGuest } = (await import(path.join(root, "guest/xencc.mjs"))) as typeof import("../guest/xencc.mjs");
+  return compileGuest({ "campaign-guest.c": readFileSync(path.join(root, "tests/campaign-guest.c")) });
+};
+
+/** One campaign in progress. */
+class Campaign {
+  readonly report = {
+    seed: 0,
+    hypercalls: 0,
+    domainsCreated: 0,
+    domainsCrashed: 0,
+    domainsShutDown: 0,
+    domainsDestroyed: 0,
+    audits: 0,
+    findings: [] as string[],
+  };
+  readonly #host: Host;
+  readonly #image: BootImage;
+  readonly #random: () => number;
+  readonly #endMs: number;
+
+  constructor(host: Host, image: BootImage, options: CampaignOptions) {
+    this.#host = host;
+    this.#image = image;
+    this.#random = createRandom(options.seed);
+    this.#endMs = performance.now() + options.seconds * 1000;
+    this.report.seed = options.seed;
+  }
+
+  get isOver(): boolean {
+    return performance.now() >= this.#endMs || this.report.findings.length > 0;
+  }
+
+  /** One place for a guest: as soon as one is gone the next one comes. */
+  async keepGuest(): Promise<void> {
+    while (!this.isOver) {
+      const domain = await this.#host.createDomain({
+        image: this.#image,
+        memoryBytesMax: (1 + Math.floor(this.#random() * 8)) * MIB,
+        vcpus: 1 + Math.floor(this.#random() * 3),
+        privileged: this.#random() < 0.1,
+        commandLine: `${this.report.seed} ${this.report.domainsCreated}`,
+      });
+      this.report.domainsCreated += 1;
+      await this.#liveWith(domain);
+    }
+  }
+
+  /** Stops all guests where they are, and compares. */
+  async audit(): Promise<void> {
+    const domains = this.#host.domains.filter(({ state }) => state === "running");
+    await Promise.all(domains.map((domain) => domain.pause({ timeoutMs: 5000 }).catch(() => {})));
+    this.report.audits += 1;
+    this.report.findings.push(...this.#host.audit());
+    for (const domain of domains) if (domain.state === "paused") domain.unpause();
+  }
+
+  async #liveWith(domain: Domain): Promise<void> {
+    void domain.console.text();
+    const lifeMs = this.#random() < 0.2 ? this.#random() * 5 : this.#random() * 3000;
+    try {
+      await domain.start();
+      const late = delay(lifeMs, undefined, { ref: false });
+      const exit = await Promise.race([domain.exited, late]);
+      if (exit === undefined) this.report.domainsDestroyed += 1;
+      else if (exit.crashed) this.report.domainsCrashed += 1;
+      else this.report.domainsShutDown += 1;
+    } finally {
+      this.report.hypercalls += domain.stats().hypercalls;
+      await domain.destroy();
+    }
+  }
+}
+
+/** Runs a campaign. */
+export const runCampaign = async (guest: Uint8Array, options: CampaignOptions): Promise<CampaignReport> => {
+  const host = await Host.open();
+  await host.warm();
+  const image = await host.loadImage(guest);
+  const before = resources();
+  const campaign = new Campaign(host, image, options);
+  const guests = Array.from({ length: options.guestCount }, () => campaign.keepGuest());
+  const settled = Promise.all(guests);
+  while (!campaign.isOver) {
+    await Promise.race([settled, delay(1000)]);
+    await campaign.audit();
+    options.onProgress?.(campaign.report);
+  }
+  await settled;
+  campaign.report.findings.push(...host.audit(), ...differences(before, resources()));
+  await host.close();
+  return campaign.report;
+};
+
+interface Resources {
+  readonly mappings: number;
+  readonly descriptors: number;
+}
+
+/** Mappings of guest memory (files) and descriptors; V8's own mappings come and go. */
+const resources = (): Resources => ({
+  mappings: mappingsIn(0, 2 ** 47).filter(({ path: file }) => file.includes("memfd:")).length,
+  descriptors: openDescriptorCount(),
+});
+
+/** Warm threads differ by a few descriptors; a leak grows with the number of domains. */
+const differences = (before: Resources, now: Resources): readonly string[] => {
+  const slack = 16;
+  const found: string[] = [];
+  if (now.mappings > before.mappings)
+    found.push(`mappings of machine memory: ${before.mappings} at the start, ${now.mappings} at the end`);
+  if (now.descriptors > before.descriptors + slack)
+    found.push(`descriptors: ${before.descriptors} at the start, ${now.descriptors} at the end`);
+  return found;
+};
