@@ -6,6 +6,7 @@
  * Source: xen/include/public/domctl.h.
  */
 import * as abi from "@xenolith/abi";
+import { isAlive } from "./accounting.ts";
 import type { Cpu, Handler } from "./cpu.ts";
 import { createFromGuest } from "./domctl-create.ts";
 import { domainFlags, writeDomainInfo } from "./domain-info.ts";
@@ -39,13 +40,11 @@ interface Operation {
 const unsupported: Operation = { access: "PRIV", run: () => -EOPNOTSUPP };
 const { u } = abi.xen_domctl;
 
-const pause = (cpu: Cpu, slot: number): number =>
-  slot === cpu.slot ? -EINVAL : pauseDomain(cpu.hypervisor, slot);
+const pause = (cpu: Cpu, slot: number): number => (slot === cpu.slot ? -EINVAL : pauseDomain(cpu.hypervisor, slot));
 
 const unpause = (cpu: Cpu, slot: number): number => unpauseDomain(cpu.hypervisor, slot);
 
-const resume = (cpu: Cpu, slot: number): number =>
-  slot === cpu.slot ? -EINVAL : resumeDomain(cpu.hypervisor, slot);
+const resume = (cpu: Cpu, slot: number): number => (slot === cpu.slot ? -EINVAL : resumeDomain(cpu.hypervisor, slot));
 
 /** The control domain tears down what it can at once. Others only ask for it: the host's thread does it. */
 const destroy = (cpu: Cpu, slot: number): number => {
@@ -53,7 +52,7 @@ const destroy = (cpu: Cpu, slot: number): number => {
   if (slot === cpu.slot) return -EINVAL;
   const result = beginDestroy(hypervisor, slot);
   if (result < 0 || cpu.slot !== DOM0_SLOT) return result;
-  for (let round = 0; round < DESTROY_ROUNDS_MAX && !continueDestroy(hypervisor, slot, DESTROY_SLICE); ) round += 1;
+  for (let round = 0; round < DESTROY_ROUNDS_MAX && !continueDestroy(hypervisor, slot, DESTROY_SLICE);) round += 1;
   return 0;
 };
 
@@ -101,10 +100,17 @@ const makeDeviceModel = (cpu: Cpu, slot: number): number => {
 };
 
 const setVirqHandler = (cpu: Cpu, slot: number): number => {
-  const virq = u.set_virq_handler.virq.get(cpu.memory.scratch, 0);
+  const { hypervisor, memory } = cpu;
+  const { locks } = hypervisor;
+  const virq = u.set_virq_handler.virq.get(memory.scratch, 0);
   if (virq >= abi.NR_VIRQS || virqKind(virq) !== VIRQ_KIND_GLOBAL) return -EINVAL;
-  setVirqOwner(cpu.hypervisor, virq, slot);
-  return 0;
+  // The end of a domain gives its virqs back under the same lock.
+  const lock = locks.id("domain", slot);
+  locks.acquire(lock);
+  const isLiving = isAlive(hypervisor, slot);
+  if (isLiving) setVirqOwner(hypervisor, virq, slot);
+  locks.release(lock);
+  return isLiving ? 0 : -ESRCH;
 };
 
 const STATE_EXISTS = 1;

@@ -7,6 +7,7 @@
 import { EFAULT, EINVAL, EPERM, xen_memory_exchange } from "@xenolith/abi";
 import { allocateReplacement, countPages } from "./accounting.ts";
 import { hookRun, rehookRun, unhookRun } from "./address-space.ts";
+import { passGate } from "./block.ts";
 import { freeRun } from "./buddy.ts";
 import type { Cpu } from "./cpu.ts";
 import { ExtentList } from "./extent-list.ts";
@@ -18,6 +19,8 @@ import { P2M_HOLE, P2M_RAM, p2mType } from "./p2m.ts";
 import { resolveDomain } from "./policy.ts";
 
 const CHUNK_FRAMES_MAX = 2 ** ORDER_MAX;
+/** Frames exchanged between two looks at whether the caller should pause. */
+const SLICE_FRAMES = CHUNK_FRAMES_MAX;
 
 /** One side of an exchange: extents in the guest's list, and the frames of the current chunk. */
 class Side {
@@ -72,6 +75,9 @@ export const exchangeOp = (cpu: Cpu, argument: number): number => {
     result =
       given.read(frameCount) && taken.read(frameCount) ? exchangeChunk(cpu.hypervisor, slot, frameCount) : -EFAULT;
     if (result === 0) exchanged += extentCount;
+    // Between chunks nothing is half done. Another domain could be gone when the caller goes on.
+    const isSliceEnd = ((exchanged - start) * 2 ** given.order) % SLICE_FRAMES === 0;
+    if (result === 0 && isSliceEnd && slot === cpu.slot) passGate(cpu);
   }
   const isTold = memory.writeU32(argument + xen_memory_exchange.nr_exchanged.offset, exchanged);
   return isTold ? result : -EFAULT;

@@ -1,7 +1,8 @@
 /**
  * XENMEM_memory_map, XENMEM_machine_memory_map and XENMEM_set_memory_map.
  */
-import { E2BIG, e820entry, EFAULT, EINVAL, ENOSYS, xen_foreign_memory_map, xen_memory_map } from "@xenolith/abi";
+import { E2BIG, e820entry, EFAULT, EINVAL, ENOSYS, ESRCH, xen_foreign_memory_map, xen_memory_map } from "@xenolith/abi";
+import { isAlive } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
 import { MEMORY_MAP_ENTRIES_MAX } from "./memory-map-table.ts";
@@ -30,7 +31,7 @@ export const machineMemoryMapOp = (cpu: Cpu, argument: number): number => {
   return giveMap(cpu, argument, 1);
 };
 
-/** XENMEM_set_memory_map. -E2BIG: more than MEMORY_MAP_ENTRIES_MAX entries, -EINVAL: none. */
+/** XENMEM_set_memory_map. -E2BIG: more than MEMORY_MAP_ENTRIES_MAX entries, -EINVAL: none, -ESRCH: it is dying. */
 export const setMemoryMapOp = (cpu: Cpu, argument: number): number => {
   const { memory, hypervisor } = cpu;
   if (!memory.fetch(argument, xen_foreign_memory_map.sizeBytes)) return -EFAULT;
@@ -38,6 +39,7 @@ export const setMemoryMapOp = (cpu: Cpu, argument: number): number => {
   const buffer = xen_foreign_memory_map.map.buffer.get(memory.scratch, 0);
   const slot = resolveDomain(cpu, xen_foreign_memory_map.domid.get(memory.scratch, 0), "TARGET");
   if (slot < 0) return slot;
+  if (!isAlive(hypervisor, slot)) return -ESRCH;
   if (count > MEMORY_MAP_ENTRIES_MAX) return -E2BIG;
   if (count === 0) return -EINVAL;
   const entries = bytes.subarray(0, count * e820entry.sizeBytes);

@@ -9,11 +9,13 @@ import {
   ENOENT,
   ENOSYS,
   EPERM,
+  ESRCH,
   XENMAPSPACE_dev_mmio,
   XENMAPSPACE_gmfn,
   XENMAPSPACE_grant_table,
   XENMAPSPACE_shared_info,
 } from "@xenolith/abi";
+import { isAlive } from "./accounting.ts";
 import { hookRun, rehookRun, unhookRun } from "./address-space.ts";
 import { keepUnhooked } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -25,7 +27,7 @@ const replaced = new RamRuns();
 /**
  * Hooks the page `index` of `space` at `gfn` of the domain in `slot`. 0 or -EINVAL: bad gfn or index, or something is
  * there that only its own operation may remove, -EACCES: not plain RAM, -EPERM: devices, -ENOSYS: unknown space,
- * -ENOSPC, -ENOMEM: the page table cannot take it. On failure nothing has changed.
+ * -ESRCH: the domain is dying, -ENOSPC, -ENOMEM: the page table cannot take it. On failure nothing has changed.
  */
 export const addToPhysmap = (
   hypervisor: Hypervisor,
@@ -40,6 +42,8 @@ export const addToPhysmap = (
   if (space === XENMAPSPACE_grant_table) return -EINVAL;
   if (space !== XENMAPSPACE_shared_info && space !== XENMAPSPACE_gmfn) return -ENOSYS;
   if (!p2m.contains(gfn)) return -EINVAL;
+  // Its end takes the p2m apart once every vCPU was outside the hypervisor since it began: nothing may be hooked later.
+  if (!isAlive(hypervisor, slot)) return -ESRCH;
   const lock = locks.id("p2m", slot);
   locks.acquire(lock);
   const result =

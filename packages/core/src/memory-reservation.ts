@@ -5,6 +5,7 @@
  */
 import { xen_memory_reservation, XENMEMF_exact_node_request } from "@xenolith/abi";
 import { allocateDomainBlock, roomFor } from "./accounting.ts";
+import { passGate } from "./block.ts";
 import type { Cpu } from "./cpu.ts";
 import { crashDomain } from "./domain-ops.ts";
 import { ExtentList } from "./extent-list.ts";
@@ -18,6 +19,8 @@ import { isPrivileged, resolveDomain } from "./policy.ts";
 export const ORDER_MAX = 9;
 /** Largest order that a privileged domain may ask for: 1 GiB. */
 export const ORDER_MAX_PRIVILEGED = 18;
+/** Runs of extents done between two looks at whether the caller should pause. */
+const SLICE_RUNS = 64;
 /** Most extents of one call. */
 const EXTENTS_MAX = 1 << 26;
 
@@ -68,6 +71,7 @@ export const increaseReservation = (cpu: Cpu, argument: number): number => {
       giveUp(cpu.hypervisor, slot, mfn, 2 ** order);
       return done;
     }
+    if (done % SLICE_RUNS === SLICE_RUNS - 1) letOthersGo(cpu);
   }
   return count;
 };
@@ -100,6 +104,14 @@ const readReservation = (cpu: Cpu, argument: number, isAllocation: boolean): boo
   return !isAllocation || areFlagsPossible(hypervisor, flags);
 };
 
+/**
+ * A list may be long: between runs nothing is half done, so the caller may pause or stop here. Not while it works on
+ * another domain, which could be gone when it goes on.
+ */
+const letOthersGo = (cpu: Cpu): void => {
+  if (request.slot === cpu.slot) passGate(cpu);
+};
+
 /** Reads the list once, joins neighbouring extents and does each run. Returns the number of extents completed. */
 const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
   const { list, count, order } = request;
@@ -107,6 +119,7 @@ const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
   const size = 2 ** order;
   const runMax = Math.max(1, SLICE_FRAMES_MAX / size);
   let completed = 0;
+  let runs = 0;
   let first = -1;
   let length = 0;
   for (let index = 0; index < count; index += 1) {
@@ -117,6 +130,8 @@ const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
       completed += done;
       if (done < length) return completed;
       length = 0;
+      runs += 1;
+      if (runs % SLICE_RUNS === 0) letOthersGo(cpu);
     }
     if (gfn < 0) return completed;
     if (length === 0) first = gfn;

@@ -30,7 +30,7 @@ const { EBUSY, EINVAL } = abi;
 
 /** A guest with two vCPUs and ports of every kind, and a peer that it is connected with. */
 const busyPair = () => {
-  const machine = new Machine();
+  const machine = new Machine({ portsPerDomain: 32 });
   const guest = kit.runningGuest(machine, { vcpus: 2 });
   const peer = kit.runningGuest(machine);
   const { a, b } = kit.connected(machine, guest, peer);
