@@ -8,6 +8,9 @@ import assert from "node:assert/strict";
 
 /** Bytes of a frame. */
 export const FRAME_BYTES = 4096;
+const FRAMES_PER_BYTE = 1 / FRAME_BYTES;
+/** Views of single frames that are kept; a power of two. */
+const FRAME_VIEWS = 256;
 
 /** Typed views of every bank; bank = address / bankBytes. */
 export class DirectMap {
@@ -29,6 +32,9 @@ export class DirectMap {
   readonly #buffers: (ArrayBufferLike | undefined)[];
   readonly #starts: number[];
   readonly #fastBank: ((bank: number) => Uint8Array) | undefined;
+  /** Views of frames that were copied as a whole lately, by the low bits of their mfn. */
+  readonly #frameViews: (Uint8Array | undefined)[];
+  readonly #frameMfns = new Int32Array(FRAME_VIEWS).fill(-1);
 
   constructor(banks: readonly SharedArrayBuffer[], fastBank?: (bank: number) => Uint8Array) {
     this.u8 = banks.map((bank) => new Uint8Array(bank));
@@ -41,6 +47,7 @@ export class DirectMap {
     this.#bulk = banks.map(() => undefined);
     this.#buffers = banks.map(() => undefined);
     this.#starts = banks.map(() => 0);
+    this.#frameViews = Array.from({ length: FRAME_VIEWS }, () => undefined);
     assert(Number.isInteger(Math.log2(this.bankBytes)));
   }
 
@@ -123,9 +130,13 @@ export class DirectMap {
   /** Copies `sizeBytes` bytes of one bank into `target` from index `at`. For bulk: it costs one view per call. */
   copyOut(machine: number, target: Uint8Array, at: number, sizeBytes: number): void {
     const bank = this.bankOf(machine);
+    const offset = machine - bank * this.bankBytes;
+    if (sizeBytes === FRAME_BYTES && (offset & (FRAME_BYTES - 1)) === 0) {
+      target.set(this.#frameView((machine * FRAMES_PER_BYTE) | 0), at);
+      return;
+    }
     const buffer = this.#buffers[bank] ?? this.#openBulk(bank).buffer;
-    const start = this.#starts[bank]! + machine - bank * this.bankBytes;
-    target.set(new Uint8Array(buffer, start, sizeBytes), at);
+    target.set(new Uint8Array(buffer, this.#starts[bank]! + offset, sizeBytes), at);
   }
 
   /** Copies `sizeBytes` bytes of `source` from index `at` into one bank. */
@@ -158,6 +169,18 @@ export class DirectMap {
   /** Makes the view of `bank` for bulk copies, ahead of its first use. */
   prepareBulk(bank: number): void {
     this.#bulkOf(bank);
+  }
+
+  /** A view of one frame. Making one costs half as much as copying the frame, so the last ones are kept. */
+  #frameView(mfn: number): Uint8Array {
+    const place = mfn & (FRAME_VIEWS - 1);
+    const kept = this.#frameViews[place];
+    if (kept !== undefined && this.#frameMfns[place] === mfn) return kept;
+    const offset = this.offsetOf(mfn * FRAME_BYTES);
+    const view = this.#bulkOf(this.bankOf(mfn * FRAME_BYTES)).subarray(offset, offset + FRAME_BYTES);
+    this.#frameViews[place] = view;
+    this.#frameMfns[place] = mfn;
+    return view;
   }
 
   #bulkOf(bank: number): Uint8Array {

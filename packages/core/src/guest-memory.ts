@@ -16,9 +16,13 @@ import { P2M_READABLE_TYPES, P2M_WRITABLE_TYPES } from "./p2m.ts";
 /** Bytes of the private buffer that structs are fetched into. */
 export const SCRATCH_BYTES = 4096;
 
+/** log2 of the words of a frame: word indices in a bank stay 30 bits, which the engine keeps as integers. */
+const WORDS_SHIFT = 10;
 const ADDRESS_END = 0x1_0000_0000;
 /** Behind the buffer: where single numbers pass, so that reading one does not spoil a fetched struct. */
 const WORD_SCRATCH = SCRATCH_BYTES;
+/** Behind that: where small copies pass. */
+const SMALL_SCRATCH = SCRATCH_BYTES + 8;
 /** Fetches and stores up to this long are made word by word: cheaper than a view for a call to memmove. */
 const WORDWISE_BYTES_MAX = 128;
 /** Bytes copied under one hold of the lock. */
@@ -30,6 +34,8 @@ export class GuestMemory {
   readonly scratch: DataView;
   readonly #scratchBytes: Uint8Array;
   readonly #scratchWords: Uint32Array;
+  /** Of the bytes from SMALL_SCRATCH, by length. */
+  readonly #smallViews: readonly Uint8Array[];
   readonly #directMap: DirectMap;
   readonly #views: readonly DataView[];
   readonly #words: readonly Uint32Array[];
@@ -39,12 +45,16 @@ export class GuestMemory {
   readonly #base: number;
   readonly #addressEnd: number;
   readonly #bankShift: number;
+  readonly #bankMask: number;
 
   constructor(hypervisor: Hypervisor, slot: number) {
     const { p2m, directMap, locks, geometry } = hypervisor;
-    this.#scratchBytes = new Uint8Array(SCRATCH_BYTES + 8);
+    this.#scratchBytes = new Uint8Array(SMALL_SCRATCH + WORDWISE_BYTES_MAX);
     this.scratch = new DataView(this.#scratchBytes.buffer);
     this.#scratchWords = new Uint32Array(this.#scratchBytes.buffer);
+    this.#smallViews = Array.from({ length: WORDWISE_BYTES_MAX + 1 }, (_, length) =>
+      this.#scratchBytes.subarray(SMALL_SCRATCH, SMALL_SCRATCH + length),
+    );
     this.#directMap = directMap;
     this.#views = directMap.views;
     this.#words = directMap.u32;
@@ -54,6 +64,7 @@ export class GuestMemory {
     this.#base = p2m.at(slot, 0);
     this.#addressEnd = Math.min(ADDRESS_END, p2m.gfnCount * FRAME_BYTES);
     this.#bankShift = Math.log2(geometry.framesPerBank);
+    this.#bankMask = geometry.framesPerBank - 1;
   }
 
   /** Copies `sizeBytes` (<= SCRATCH_BYTES) bytes at `address` to the start of `scratch`. False: not all readable. */
@@ -73,10 +84,11 @@ export class GuestMemory {
     if (isAllowed) {
       const mfn = entry >>> 4;
       const bank = mfn >>> this.#bankShift;
-      const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
-      if (((offset | scratchOffset | sizeBytes) & 3) !== 0) {
-        copyUnaligned(this.#views[bank]!, offset, this.scratch, scratchOffset, sizeBytes);
-      } else copyWords(this.#words[bank]!, offset / 4, this.#scratchWords, scratchOffset / 4, sizeBytes / 4);
+      const inBank = mfn & this.#bankMask;
+      if (((inPage | scratchOffset | sizeBytes) & 3) === 0) {
+        const word = (inBank << WORDS_SHIFT) | (inPage >>> 2);
+        copyWords(this.#words[bank]!, word, this.#scratchWords, scratchOffset >>> 2, sizeBytes >>> 2);
+      } else copyUnaligned(this.#views[bank]!, inBank * FRAME_BYTES + inPage, this.scratch, scratchOffset, sizeBytes);
     }
     this.#locks.release(this.#lock);
     return isAllowed;
@@ -94,10 +106,11 @@ export class GuestMemory {
     if (isAllowed) {
       const mfn = entry >>> 4;
       const bank = mfn >>> this.#bankShift;
-      const offset = (mfn - (bank << this.#bankShift)) * FRAME_BYTES + inPage;
-      if (((offset | scratchOffset | sizeBytes) & 3) !== 0) {
-        copyUnaligned(this.scratch, scratchOffset, this.#views[bank]!, offset, sizeBytes);
-      } else copyWords(this.#scratchWords, scratchOffset / 4, this.#words[bank]!, offset / 4, sizeBytes / 4);
+      const inBank = mfn & this.#bankMask;
+      if (((inPage | scratchOffset | sizeBytes) & 3) === 0) {
+        const word = (inBank << WORDS_SHIFT) | (inPage >>> 2);
+        copyWords(this.#scratchWords, scratchOffset >>> 2, this.#words[bank]!, word, sizeBytes >>> 2);
+      } else copyUnaligned(this.scratch, scratchOffset, this.#views[bank]!, inBank * FRAME_BYTES + inPage, sizeBytes);
     }
     this.#locks.release(this.#lock);
     return isAllowed;
@@ -140,6 +153,12 @@ export class GuestMemory {
   copyFromGuest(address: number, target: Uint8Array): number {
     const sizeBytes = target.length;
     const inPage = address & (FRAME_BYTES - 1);
+    if (sizeBytes > 0 && sizeBytes <= WORDWISE_BYTES_MAX) {
+      // By way of a buffer of our own, of which there is a view of every length: making one costs more than this.
+      if (!this.fetchAt(address, sizeBytes, SMALL_SCRATCH)) return -EFAULT;
+      target.set(this.#smallViews[sizeBytes]!);
+      return 0;
+    }
     if (inPage + sizeBytes <= FRAME_BYTES && this.#isAddress(address)) {
       this.#locks.acquire(this.#lock);
       const entry = this.#entries[this.#base + (address >>> 12)]!;
