@@ -65,9 +65,15 @@ static void call(void) {
   /* Few of the calls that end or stop us for long. */
   if (number_ == 29 && cmd != 0 && below(32)) cmd = 3;
   if (number_ == 29 && cmd == 1) return;
+  if (number_ == 24 && cmd == 2 && below(64)) cmd = 3;
   fill();
+  /* A deadline that has passed; without one, poll sleeps until an event comes. */
   if (number_ == 29 && cmd == 3) words[2] = 1, words[3] = 0;
-  if (number_ == 18) xen_hypercall(18, below(3), below(200), pointer(), 0, 0);
+  /* The interface versions, without which no control operation is looked at. */
+  if (number_ == 35) words[1] = 0x16;
+  if (number_ == 36) words[1] = 0x18;
+  if (number_ == 29 && cmd == 3) xen_hypercall(29, cmd, (uint32_t)(uintptr_t)words, 0, 0, 0);
+  else if (number_ == 18) xen_hypercall(18, below(3), below(200), pointer(), 0, 0);
   else if (number_ == 24) xen_hypercall(24, cmd, below(3), pointer(), 0, 0);
   else if (number_ == 13) xen_hypercall(13, pointer(), below(20), 0, 0, 0);
   else if (number_ == 15) xen_hypercall(15, number(), below(4) ? 0 : draw(), 0, 0, 0);
