@@ -37,7 +37,8 @@ export const auditEvents = (hypervisor: Hypervisor): string[] => {
   }
   for (let virq = 0; virq < NR_VIRQS; virq += 1) {
     const owner = hypervisor.events.virqOwner[virq]!;
-    if (owner !== 0 && hypervisor.domains.stateOf(owner) === "free") findings.push(`virq ${virq}: owner ${owner} is free`);
+    if (owner !== 0 && hypervisor.domains.stateOf(owner) === "free")
+      findings.push(`virq ${virq}: owner ${owner} is free`);
   }
   return findings;
 };
@@ -62,7 +63,8 @@ const auditPorts = (about: SlotAudit): void => {
     auditPort(about, port, word);
   }
   if (events.open[slot] !== open) findings.push(`slot ${slot}: ${open} ports are open, ${events.open[slot]} counted`);
-  if (events.xenOpen[slot] !== xenOpen) findings.push(`slot ${slot}: ${xenOpen} xen ports, ${events.xenOpen[slot]} counted`);
+  if (events.xenOpen[slot] !== xenOpen)
+    findings.push(`slot ${slot}: ${xenOpen} xen ports, ${events.xenOpen[slot]} counted`);
   if (isGone && open !== 0) findings.push(`slot ${slot}: ${open} ports are open, but there is no domain`);
   const hint = events.freeHint[slot]!;
   if (lowest !== 0 && hint > lowest) findings.push(`slot ${slot}: port ${lowest} is free below the hint ${hint}`);
@@ -73,11 +75,13 @@ const auditPort = ({ hypervisor, slot, findings }: SlotAudit, port: number, word
   const where = `slot ${slot} port ${port}`;
   const payload = portPayload(word);
   if (port === 0 || port >= portEnd(hypervisor, slot)) findings.push(`${where}: outside the domain's range`);
-  if (portVcpu(word) >= domains.vcpuCount[slot]!) findings.push(`${where}: notifies vCPU ${portVcpu(word)}, which is not there`);
+  if (portVcpu(word) >= domains.vcpuCount[slot]!)
+    findings.push(`${where}: notifies vCPU ${portVcpu(word)}, which is not there`);
   switch (portKind(word)) {
     case EVTCHNSTAT_interdomain: {
       const back = events.load(portRemoteSlot(word), portRemotePort(word));
-      const isMutual = portKind(back) === EVTCHNSTAT_interdomain && portRemoteSlot(back) === slot && portRemotePort(back) === port;
+      const isMutual =
+        portKind(back) === EVTCHNSTAT_interdomain && portRemoteSlot(back) === slot && portRemotePort(back) === port;
       if (!isMutual) findings.push(`${where}: its peer does not name it`);
       break;
     }
@@ -131,7 +135,8 @@ const auditPirqs = ({ hypervisor, slot, findings }: SlotAudit): void => {
     if (!isOwn) findings.push(`slot ${slot} pirq ${pirq}: port ${port} is not its own`);
   }
   const frame = pirqs.eoiFrame[slot]! - 1;
-  if (frame >= 0 && frames.owner[frame] !== slot + 1) findings.push(`slot ${slot}: its EOI page ${frame} is not its own`);
+  if (frame >= 0 && frames.owner[frame] !== slot + 1)
+    findings.push(`slot ${slot}: its EOI page ${frame} is not its own`);
 };
 
 /** vcpu_info places, polls and waits. */
@@ -144,13 +149,17 @@ const auditVcpus = ({ hypervisor, slot, findings }: SlotAudit): void => {
     const where = `slot ${slot} vCPU ${vcpu}`;
     const bit = 1 << vcpu;
     const isBlocked = vcpus.state[index] === VCPU_BLOCKED;
-    if ((events.pollMask[slot]! & bit) !== 0 && !isBlocked) findings.push(`${where}: marked as polling, but not blocked`);
-    if ((vcpus.futexMask[slot]! & bit) !== 0 && !isBlocked) findings.push(`${where}: marked as waiting, but not blocked`);
+    if ((events.pollMask[slot]! & bit) !== 0 && !isBlocked)
+      findings.push(`${where}: marked as polling, but not blocked`);
+    if ((vcpus.futexMask[slot]! & bit) !== 0 && !isBlocked)
+      findings.push(`${where}: marked as waiting, but not blocked`);
     const frame = vcpus.infoFrame[index]! - 1;
     const address = vcpus.vcpuInfo[index]!;
     if (frame >= 0) {
-      if (frames.owner[frame] !== slot + 1) findings.push(`${where}: its vcpu_info stands in frame ${frame}, not its own`);
-      if (Math.floor(address / FRAME_BYTES) !== frame) findings.push(`${where}: vcpu_info is not in its frame ${frame}`);
+      if (frames.owner[frame] !== slot + 1)
+        findings.push(`${where}: its vcpu_info stands in frame ${frame}, not its own`);
+      if (Math.floor(address / FRAME_BYTES) !== frame)
+        findings.push(`${where}: vcpu_info is not in its frame ${frame}`);
     } else if (address !== 0 && Math.floor(address / FRAME_BYTES) * FRAME_BYTES !== sharedInfo) {
       findings.push(`${where}: vcpu_info is neither registered nor in shared_info`);
     }

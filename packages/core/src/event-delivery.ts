@@ -74,6 +74,7 @@ const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: numbe
   const bit = 1 << (port & 31);
   if ((Atomics.or(words, base + PENDING_WORD + group, bit) & bit) !== 0) return;
   domains.events[slot]! += 1;
+  // Who unmasks clears the mask first and looks at the pending bit afterwards: one of the two sees the other.
   if ((Atomics.load(words, base + MASK_WORD + group) & bit) === 0) raiseUpcall(hypervisor, slot, portVcpu(word), group);
   if (Atomics.load(events.pollMask, slot) !== 0) wakePollers(hypervisor, slot, port);
 };
@@ -88,13 +89,13 @@ const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: numbe
 export const sendPort = (hypervisor: Hypervisor, slot: number, port: number): number => {
   const { events } = hypervisor;
   if (port >= events.portsPerDomain) return -EINVAL;
-  const word = events.load(slot, port);
+  const word = events.peek(slot, port);
   if (portIsXen(word)) return -EINVAL;
   switch (portKind(word)) {
     case EVTCHNSTAT_interdomain: {
       const remoteSlot = portRemoteSlot(word);
       const remotePort = portRemotePort(word);
-      const remoteWord = events.load(remoteSlot, remotePort);
+      const remoteWord = events.peek(remoteSlot, remotePort);
       if (portKind(remoteWord) === EVTCHNSTAT_interdomain) deliver(hypervisor, remoteSlot, remotePort, remoteWord);
       return 0;
     }

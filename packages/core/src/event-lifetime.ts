@@ -36,7 +36,8 @@ export const createEvents = (hypervisor: Hypervisor, slot: number): void => {
 const clearPorts = (hypervisor: Hypervisor, slot: number): void => {
   const { events } = hypervisor;
   events.word.fill(0, slot * events.portsPerDomain, (slot + 1) * events.portsPerDomain);
-  for (const column of [events.open, events.xenOpen, events.freeHint, events.resetNext, events.pollMask]) column[slot] = 0;
+  for (const column of [events.open, events.xenOpen, events.freeHint, events.resetNext, events.pollMask])
+    column[slot] = 0;
   events.virqPort.fill(0, events.virqRow(slot, 0, 0), events.virqRow(slot + 1, 0, 0));
 };
 
@@ -46,8 +47,19 @@ const clearVcpus = (hypervisor: Hypervisor, slot: number): void => {
   const end = from + vcpus.perDomain;
   for (let index = from; index < end; index += 1) takeStartRequest(hypervisor, index);
   const columns = [
-    vcpus.tag, vcpus.pollPort, vcpus.runstateArea, vcpus.timeArea, vcpus.singleshotNs, vcpus.periodicNs, vcpus.periodicNextNs,
-    vcpus.cpuNs, vcpus.flags, vcpus.entry, vcpus.stack, vcpus.argument, vcpus.infoFrame,
+    vcpus.tag,
+    vcpus.pollPort,
+    vcpus.runstateArea,
+    vcpus.timeArea,
+    vcpus.singleshotNs,
+    vcpus.periodicNs,
+    vcpus.periodicNextNs,
+    vcpus.cpuNs,
+    vcpus.flags,
+    vcpus.entry,
+    vcpus.stack,
+    vcpus.argument,
+    vcpus.infoFrame,
   ];
   for (const column of columns) column.fill(0, from, end);
   vcpus.state.fill(VCPU_OFFLINE, from, end);
@@ -67,4 +79,3 @@ export const releaseEvents = (hypervisor: Hypervisor, slot: number): void => {
   events.watchdogNs.fill(0, slot * WATCHDOG_COUNT, (slot + 1) * WATCHDOG_COUNT);
   vcpus.vcpuInfo.fill(0, vcpus.index(slot, 0), vcpus.index(slot + 1, 0));
 };
-

@@ -93,7 +93,12 @@ export const allocateUnbound = (hypervisor: Hypervisor, slot: number, remoteDomi
  * Connects a new port of the domain in `slot` with `remotePort` of `remoteDomid`; the new port is pending at once.
  * -ESRCH: no such domain, -EINVAL: not a port that waits for this domain, -ENOSPC: no port left.
  */
-export const bindInterdomain = (hypervisor: Hypervisor, slot: number, remoteDomid: number, remotePort: number): number => {
+export const bindInterdomain = (
+  hypervisor: Hypervisor,
+  slot: number,
+  remoteDomid: number,
+  remotePort: number,
+): number => {
   const remoteSlot = hypervisor.domains.slotOf(remoteDomid);
   if (remoteSlot < 0) return -ESRCH;
   lockEvents(hypervisor, slot, remoteSlot);
@@ -198,8 +203,7 @@ export const closeAnyPort = (hypervisor: Hypervisor, slot: number, port: number)
 };
 
 /** vCPU that a virq port is bound for, whichever it notifies. */
-export const virqHome = (word: number): number =>
-  virqKind(portPayload(word)) === VIRQ_KIND_VCPU ? portVcpu(word) : 0;
+export const virqHome = (word: number): number => (virqKind(portPayload(word)) === VIRQ_KIND_VCPU ? portVcpu(word) : 0);
 
 /** Removes what names the port, then closes it. Under the event locks of both ends. */
 const disconnect = (hypervisor: Hypervisor, slot: number, port: number, word: number): void => {

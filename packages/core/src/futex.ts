@@ -184,4 +184,3 @@ const claim = (hypervisor: Hypervisor, index: number, key: number): boolean => {
 };
 
 const lowestBit = (word: number): number => 31 - Math.clz32(word & -word);
-

@@ -9,7 +9,13 @@
  *
  * Source: xen/include/public/vcpu.h.
  */
-import { RUNSTATE_blocked, RUNSTATE_offline, RUNSTATE_runnable, RUNSTATE_running, vcpu_runstate_info } from "@xenolith/abi";
+import {
+  RUNSTATE_blocked,
+  RUNSTATE_offline,
+  RUNSTATE_runnable,
+  RUNSTATE_running,
+  vcpu_runstate_info,
+} from "@xenolith/abi";
 import type { Cpu } from "./cpu.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 

@@ -2,14 +2,7 @@
  * Virtual interrupts: who may receive which, and raising them.
  * Source: xen/include/public/xen.h.
  */
-import {
-  NR_VIRQS,
-  VIRQ_ARGO,
-  VIRQ_DEBUG,
-  VIRQ_TIMER,
-  VIRQ_XENOPROF,
-  VIRQ_XENPMU,
-} from "@xenolith/abi";
+import { NR_VIRQS, VIRQ_ARGO, VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { DOM0_SLOT } from "./domain-table.ts";
 import { setPending } from "./event-delivery.ts";

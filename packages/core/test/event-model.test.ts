@@ -56,7 +56,11 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   fc.record({ op: fc.constantFrom("alloc" as const, "interdomain" as const), who, other: who, port }),
   fc.record({ op: fc.constant("virq" as const), who, virq: fc.nat(VIRQS.length - 1), vcpu }),
   fc.record({ op: fc.constant("ipi" as const), who, vcpu }),
-  fc.record({ op: fc.constantFrom("close" as const, "send" as const, "unmask" as const, "mask" as const, "scan" as const), who, port }),
+  fc.record({
+    op: fc.constantFrom("close" as const, "send" as const, "unmask" as const, "mask" as const, "scan" as const),
+    who,
+    port,
+  }),
   fc.record({ op: fc.constant("send" as const), who, port }),
   fc.record({ op: fc.constant("bindVcpu" as const), who, port, vcpu }),
   fc.record({ op: fc.constant("reset" as const), who }),
@@ -83,7 +87,9 @@ class Model {
       case "virq":
         return this.#virq(domain, VIRQS[action.virq]!, action.vcpu);
       case "ipi":
-        return action.vcpu >= VCPU_COUNT ? -ENOENT : this.#open(domain, { kind: abi.EVTCHNSTAT_ipi, vcpu: action.vcpu });
+        return action.vcpu >= VCPU_COUNT
+          ? -ENOENT
+          : this.#open(domain, { kind: abi.EVTCHNSTAT_ipi, vcpu: action.vcpu });
       case "close":
         return this.#close(action.who, action.port);
       case "send":
@@ -257,7 +263,11 @@ describe("event channels against their model", () => {
       fc.property(fc.array(operation, { maxLength: 60, size: "max" }), (actions) => {
         const machine = new Machine();
         const spec = { portMax: PORT_MAX, vcpus: VCPU_COUNT };
-        const guests = [kit.runningGuest(machine, spec), kit.runningGuest(machine, spec), kit.runningGuest(machine, spec)];
+        const guests = [
+          kit.runningGuest(machine, spec),
+          kit.runningGuest(machine, spec),
+          kit.runningGuest(machine, spec),
+        ];
         const model = new Model();
         for (const action of actions) {
           assert.equal(perform(guests, action), model.run(action), JSON.stringify(action));
@@ -265,7 +275,7 @@ describe("event channels against their model", () => {
         for (const [index, domain] of model.domains.entries()) compare(guests, index, domain);
         machine.check();
       }),
-      { numRuns: 300, verbose: 1 },
+      { numRuns: 300 },
     );
   });
 });

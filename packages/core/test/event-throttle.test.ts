@@ -1,12 +1,21 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { DELAY_FIRST_NS, DELAY_MAX_NS, EventThrottle, lateEoiDelayNs, SPURIOUS_FREE_COUNT } from "../src/event-throttle.ts";
+import {
+  DELAY_FIRST_NS,
+  DELAY_MAX_NS,
+  EventThrottle,
+  lateEoiDelayNs,
+  SPURIOUS_FREE_COUNT,
+} from "../src/event-throttle.ts";
 
 describe("late EOI", () => {
   it("the first events without work are free, then the delay doubles up to a second", () => {
     assert.equal(lateEoiDelayNs(SPURIOUS_FREE_COUNT), 0);
     const delays = [1, 2, 3, 4].map((excess) => lateEoiDelayNs(SPURIOUS_FREE_COUNT + excess));
-    assert.deepEqual(delays, [1, 2, 4, 8].map((factor) => factor * DELAY_FIRST_NS));
+    assert.deepEqual(
+      delays,
+      [1, 2, 4, 8].map((factor) => factor * DELAY_FIRST_NS),
+    );
     assert.equal(lateEoiDelayNs(100), DELAY_MAX_NS);
     assert.equal(lateEoiDelayNs(0xffff_ffff), DELAY_MAX_NS);
   });

@@ -9,8 +9,8 @@ import { isPending } from "../src/event-delivery.ts";
 import type { Hypervisor } from "../src/hypervisor.ts";
 import type { DomainSpec } from "../src/domain-create.ts";
 import { createCpu, hypercall } from "../src/hypercall.ts";
-import type { Guest } from "./machine.ts";
-import { Machine, peekWord } from "./machine.ts";
+import type { Guest, Machine } from "./machine.ts";
+import { peekWord } from "./machine.ts";
 
 /** Where the arguments stand: in the guest's page 1. */
 export const ARG = 0x1000;
@@ -53,7 +53,8 @@ const event = (guest: Guest, command: number, fill: (view: DataView) => void): n
   invoke(guest, abi.__HYPERVISOR_event_channel_op, command, fill);
 
 /** The port that a successful call left at `offset` of its argument; else its errno. */
-const portAt = (guest: Guest, result: number, offset: number): number => (result < 0 ? result : peekWord(guest, ARG + offset));
+const portAt = (guest: Guest, result: number, offset: number): number =>
+  result < 0 ? result : peekWord(guest, ARG + offset);
 
 export const allocUnbound = (guest: Guest, remote: number, dom: number = DOMID_SELF): number => {
   const result = event(guest, abi.EVTCHNOP_alloc_unbound, (view) => {

@@ -1,7 +1,15 @@
 import * as abi from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { FUTEX_FAULT, FUTEX_NOT_EQUAL, FUTEX_TIMED_OUT, FUTEX_WOKEN, guestNotify, guestWait32, guestWait64 } from "../src/futex.ts";
+import {
+  FUTEX_FAULT,
+  FUTEX_NOT_EQUAL,
+  FUTEX_TIMED_OUT,
+  FUTEX_WOKEN,
+  guestNotify,
+  guestWait32,
+  guestWait64,
+} from "../src/futex.ts";
 import { endVcpu } from "../src/vcpu-life.ts";
 import { bindVirq, NOWHERE, otherVcpu, runningGuest, SPARE } from "./events-kit.ts";
 import { raiseVirq } from "../src/virq.ts";
@@ -41,7 +49,11 @@ describe("wait and notify", () => {
     const { machine, guest, second, platform } = world();
     const woken: number[] = [];
     platform.onWait = () => {
-      woken.push(guestNotify(second.cpu, SPARE + 4, 9), guestNotify(second.cpu, SPARE, 9), guestNotify(second.cpu, SPARE, 9));
+      woken.push(
+        guestNotify(second.cpu, SPARE + 4, 9),
+        guestNotify(second.cpu, SPARE, 9),
+        guestNotify(second.cpu, SPARE, 9),
+      );
     };
     assert.equal(guestWait32(guest.cpu, SPARE, 0, Infinity), FUTEX_WOKEN);
     assert.deepEqual(woken, [0, 1, 0]);

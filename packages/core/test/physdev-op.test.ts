@@ -5,7 +5,20 @@ import { describe, it } from "node:test";
 import { setTarget } from "../src/domain-ops.ts";
 import { GSI_COUNT, IRQ_MSI_BASE, PIRQ_COUNT } from "../src/pirq-table.ts";
 import { isPirqPending, lowerPirq, permitIrq, raisePirq } from "../src/pirq.ts";
-import { ARG, bindPirq, clearPort, close, NOWHERE, pending, physdev, reset, runningGuest, setMask, SPARE, status } from "./events-kit.ts";
+import {
+  ARG,
+  bindPirq,
+  clearPort,
+  close,
+  NOWHERE,
+  pending,
+  physdev,
+  reset,
+  runningGuest,
+  setMask,
+  SPARE,
+  status,
+} from "./events-kit.ts";
 import type { Guest } from "./machine.ts";
 import { Machine, peek, peekWord } from "./machine.ts";
 
@@ -19,7 +32,8 @@ const map = (guest: Guest, type: number, index: number, wanted = -1, domid: numb
   const result = physdev(guest, abi.PHYSDEVOP_map_pirq, domid, type, index, wanted);
   return result < 0 ? result : peekWord(guest, ARG + 12);
 };
-const unmap = (guest: Guest, pirq: number, domid: number = DOMID_SELF): number => physdev(guest, abi.PHYSDEVOP_unmap_pirq, domid, pirq);
+const unmap = (guest: Guest, pirq: number, domid: number = DOMID_SELF): number =>
+  physdev(guest, abi.PHYSDEVOP_unmap_pirq, domid, pirq);
 const eoi = (guest: Guest, pirq: number): number => physdev(guest, abi.PHYSDEVOP_eoi, pirq);
 
 /** A guest that may use line GSI and message MSI. */
@@ -89,7 +103,8 @@ describe("map_pirq and unmap_pirq", () => {
 
   it("when every pirq for messages is taken, -ENOSPC", () => {
     const { machine, guest } = world();
-    for (let taken = GSI_COUNT; taken < PIRQ_COUNT; taken += 1) assert.ok(physdev(guest, abi.PHYSDEVOP_get_free_pirq, MAP_PIRQ_TYPE_MSI) === 0);
+    for (let taken = GSI_COUNT; taken < PIRQ_COUNT; taken += 1)
+      assert.ok(physdev(guest, abi.PHYSDEVOP_get_free_pirq, MAP_PIRQ_TYPE_MSI) === 0);
     assert.equal(physdev(guest, abi.PHYSDEVOP_get_free_pirq, MAP_PIRQ_TYPE_MSI), -ENOSPC);
     assert.equal(map(guest, MAP_PIRQ_TYPE_MSI, MSI), -ENOSPC);
     assert.equal(map(guest, MAP_PIRQ_TYPE_MSI, MSI, 200), 200, "a reserved one that the guest names may be used");
@@ -235,7 +250,10 @@ describe("eoi and its page", () => {
   });
 
   it("with the first kind of page an eoi unmasks the event channel too", () => {
-    for (const [command, isMasked] of [[abi.PHYSDEVOP_pirq_eoi_gmfn_v1, false], [abi.PHYSDEVOP_pirq_eoi_gmfn_v2, true]] as const) {
+    for (const [command, isMasked] of [
+      [abi.PHYSDEVOP_pirq_eoi_gmfn_v1, false],
+      [abi.PHYSDEVOP_pirq_eoi_gmfn_v2, true],
+    ] as const) {
       const { guest, hypervisor } = world();
       map(guest, MAP_PIRQ_TYPE_GSI, GSI);
       const port = bindPirq(guest, GSI);
@@ -263,7 +281,8 @@ describe("physdev_op in general", () => {
 
   it("arguments that are not readable are -EFAULT, and reserve nothing", () => {
     const { machine, guest } = world();
-    for (const command of [5, 12, 13, 14, 17, 23, 28]) assert.equal(machine.call(guest, PHYSDEV, command, NOWHERE), -EFAULT);
+    for (const command of [5, 12, 13, 14, 17, 23, 28])
+      assert.equal(machine.call(guest, PHYSDEV, command, NOWHERE), -EFAULT);
     assert.equal(map(guest, MAP_PIRQ_TYPE_MSI, MSI), PIRQ_COUNT - 1);
   });
 });

@@ -204,7 +204,11 @@ describe("SCHEDOP_poll", () => {
   it("on one port is not woken by another that is masked; on two ports it is woken by any", () => {
     const machine = new Machine();
     const [first, second] = [runningGuest(machine), runningGuest(machine)];
-    const [one, two, other] = [connected(machine, first, second), connected(machine, first, second), connected(machine, first, second)];
+    const [one, two, other] = [
+      connected(machine, first, second),
+      connected(machine, first, second),
+      connected(machine, first, second),
+    ];
     setMask(second, other.b, true);
     whenSleeping(machine, () => send(first, other.a));
     assert.equal(poll(second, [one.b], 10 * MS), 0);
@@ -246,8 +250,22 @@ describe("SCHEDOP_poll", () => {
     const machine = new Machine();
     const guest = runningGuest(machine);
     const port = allocUnbound(guest, 0);
-    assert.equal(poll(guest, Array.from({ length: 129 }, () => port), 1), -EINVAL);
-    assert.equal(poll(guest, Array.from({ length: 128 }, () => port), 1 * MS), 0);
+    assert.equal(
+      poll(
+        guest,
+        Array.from({ length: 129 }, () => port),
+        1,
+      ),
+      -EINVAL,
+    );
+    assert.equal(
+      poll(
+        guest,
+        Array.from({ length: 128 }, () => port),
+        1 * MS,
+      ),
+      0,
+    );
     assert.equal(pollAt(guest, LIST, 0xffff_ffff, 1), -EINVAL);
   });
 
@@ -299,7 +317,8 @@ describe("shutdown", () => {
   it("of another domain needs the rights of its device model: none -EPERM, itself too, missing -ESRCH", () => {
     const machine = new Machine();
     const [guest, target] = [runningGuest(machine), runningGuest(machine)];
-    const remote = (who: typeof guest, domid: number): number => sched(who, abi.SCHEDOP_remote_shutdown, domid, abi.SHUTDOWN_poweroff);
+    const remote = (who: typeof guest, domid: number): number =>
+      sched(who, abi.SCHEDOP_remote_shutdown, domid, abi.SHUTDOWN_poweroff);
     assert.equal(remote(guest, target.domid), -EPERM);
     assert.equal(remote(guest, guest.domid), -EPERM);
     assert.equal(remote(guest, 99), -ESRCH);
@@ -312,7 +331,12 @@ describe("shutdown", () => {
   it("answers -EFAULT for a reason that is not readable, and does not stop", () => {
     const machine = new Machine();
     const guest = runningGuest(machine);
-    for (const command of [abi.SCHEDOP_shutdown, abi.SCHEDOP_shutdown_code, abi.SCHEDOP_remote_shutdown, abi.SCHEDOP_watchdog]) {
+    for (const command of [
+      abi.SCHEDOP_shutdown,
+      abi.SCHEDOP_shutdown_code,
+      abi.SCHEDOP_remote_shutdown,
+      abi.SCHEDOP_watchdog,
+    ]) {
       assert.equal(machine.call(guest, SCHED, command, NOWHERE), -EFAULT);
     }
     assert.equal(domainInfo(machine.hypervisor, guest.slot).state, "running");

@@ -85,7 +85,11 @@ describe("single-shot and periodic timers", () => {
   });
 
   it("a single-shot in the past fires at once, whether or not it had to be in the future", () => {
-    for (const [ns, flags] of [[0, 0], [1, 0], [5 * MS, abi.VCPU_SSHOTTMR_future]] as const) {
+    for (const [ns, flags] of [
+      [0, 0],
+      [1, 0],
+      [5 * MS, abi.VCPU_SSHOTTMR_future],
+    ] as const) {
       const { guest, port } = world();
       assert.equal(singleshot(guest, 0, ns, flags), 0);
       assert.equal(pending(guest, port), true);
@@ -118,7 +122,12 @@ describe("single-shot and periodic timers", () => {
   });
 
   it("the next tick is strictly later than now, for any period and any delay", () => {
-    for (const [due, period, now] of [[1, 1, 2 ** 60], [0, 1e6, 0], [5, 1e6, 2 ** 53], [1e15, 1e6, 1e15]] as const) {
+    for (const [due, period, now] of [
+      [1, 1, 2 ** 60],
+      [0, 1e6, 0],
+      [5, 1e6, 2 ** 53],
+      [1e15, 1e6, 1e15],
+    ] as const) {
       const next = nextTick(due, period, now);
       assert.ok(next > now || now === 2 ** 60, `${next} after ${now}`);
     }
@@ -163,7 +172,12 @@ describe("the control domain's timer", () => {
         assert.equal(pending(guest, port), false, `at ${ns}`);
       }
     }
-    for (const [low, high] of [[0, 0], [1, 0], [0, 0x8000_0000], [0xffff_ffff, 0xffff_ffff]] as const) {
+    for (const [low, high] of [
+      [0, 0],
+      [1, 0],
+      [0, 0x8000_0000],
+      [0xffff_ffff, 0xffff_ffff],
+    ] as const) {
       assert.equal(periodic(guest, 0, low, high), -EINVAL);
     }
   });

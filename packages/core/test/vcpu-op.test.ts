@@ -40,7 +40,10 @@ describe("vcpu_op: up and down", () => {
   it("vCPU 0 is up at birth, the others are down and unknown until initialised", () => {
     const machine = new Machine();
     const guest = runningGuest(machine, { vcpus: 3 });
-    assert.deepEqual([0, 1, 2].map((vcpu) => vcpuOp(guest, abi.VCPUOP_is_up, vcpu)), [1, 0, 0]);
+    assert.deepEqual(
+      [0, 1, 2].map((vcpu) => vcpuOp(guest, abi.VCPUOP_is_up, vcpu)),
+      [1, 0, 0],
+    );
     assert.equal(vcpuOp(guest, abi.VCPUOP_up, 1), -EINVAL);
     assert.equal(vcpuOp(guest, abi.VCPUOP_initialise, 1, ...CONTEXT), 0);
     assert.equal(vcpuOp(guest, abi.VCPUOP_initialise, 1, ...CONTEXT), -EEXIST);
@@ -312,7 +315,17 @@ describe("vcpu_op: the rest", () => {
     const machine = new Machine();
     const guest = runningGuest(machine, { vcpus: 2 });
     const { VCPUOP_initialise, VCPUOP_get_runstate_info, VCPUOP_set_periodic_timer, VCPUOP_set_singleshot_timer } = abi;
-    for (const command of [VCPUOP_initialise, VCPUOP_get_runstate_info, VCPUOP_set_periodic_timer, VCPUOP_set_singleshot_timer, 5, 10, 13, 14, 15]) {
+    for (const command of [
+      VCPUOP_initialise,
+      VCPUOP_get_runstate_info,
+      VCPUOP_set_periodic_timer,
+      VCPUOP_set_singleshot_timer,
+      5,
+      10,
+      13,
+      14,
+      15,
+    ]) {
       assert.equal(hypercall(guest.cpu, VCPU, command, 0, NOWHERE, 0, 0), -EFAULT, `command ${command}`);
     }
     machine.check();
