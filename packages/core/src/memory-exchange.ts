@@ -16,6 +16,7 @@ import { FRAME_EXCHANGED } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { areFlagsPossible, ORDER_MAX } from "./memory-reservation.ts";
 import { P2M_HOLE, P2M_RAM, p2mType } from "./p2m.ts";
+import { perCaller } from "./per-caller.ts";
 import { resolveDomain } from "./policy.ts";
 
 const CHUNK_FRAMES_MAX = 2 ** ORDER_MAX;
@@ -43,8 +44,13 @@ class Side {
   }
 }
 
-const given = new Side();
-const taken = new Side();
+/** Both sides of a caller's exchange. */
+interface Exchange {
+  readonly given: Side;
+  readonly taken: Side;
+}
+
+const exchangeOf = perCaller<Exchange>(() => ({ given: new Side(), taken: new Side() }));
 
 /**
  * XENMEM_exchange. 0 when all is exchanged, else -EFAULT, -EPERM: an extent too large, -EINVAL: sizes that differ, a
@@ -52,6 +58,8 @@ const taken = new Side();
  */
 export const exchangeOp = (cpu: Cpu, argument: number): number => {
   const { memory } = cpu;
+  const exchange = exchangeOf(cpu);
+  const { given, taken } = exchange;
   if (!memory.fetch(argument, xen_memory_exchange.sizeBytes)) return -EFAULT;
   const view = memory.scratch;
   const flags = xen_memory_exchange.out.mem_flags.get(view, 0);
@@ -68,12 +76,14 @@ export const exchangeOp = (cpu: Cpu, argument: number): number => {
   if (!isSane || !isSameSize || start > given.count || start % extentCount !== 0) return -EINVAL;
   const slot = resolveDomain(cpu, domid, "TARGET");
   if (slot < 0) return slot;
-  if (!openLists(cpu, start)) return -EFAULT;
+  if (!openLists(cpu, exchange, start)) return -EFAULT;
   let exchanged = start;
   let result = 0;
   while (result === 0 && exchanged < given.count) {
     result =
-      given.read(frameCount) && taken.read(frameCount) ? exchangeChunk(cpu.hypervisor, slot, frameCount) : -EFAULT;
+      given.read(frameCount) && taken.read(frameCount)
+        ? exchangeChunk(cpu.hypervisor, slot, exchange, frameCount)
+        : -EFAULT;
     if (result === 0) exchanged += extentCount;
     // Between chunks nothing is half done. Another domain could be gone when the caller goes on.
     const isSliceEnd = ((exchanged - start) * 2 ** given.order) % SLICE_FRAMES === 0;
@@ -90,7 +100,7 @@ const readSide = (side: Side, view: DataView, reservation: typeof xen_memory_exc
 };
 
 /** Opens both lists, behind the `start` extents of the first that are exchanged already. False: not in memory. */
-const openLists = (cpu: Cpu, start: number): boolean => {
+const openLists = (cpu: Cpu, { given, taken }: Exchange, start: number): boolean => {
   const skipped = (start * 2 ** given.order) / 2 ** taken.order;
   return (
     given.list.open(cpu.memory, given.address + start * 4, given.count - start) &&
@@ -99,14 +109,15 @@ const openLists = (cpu: Cpu, start: number): boolean => {
 };
 
 /** Exchanges the chunk that both sides have read. 0, or an errno with nothing changed. */
-const exchangeChunk = (hypervisor: Hypervisor, slot: number, frameCount: number): number => {
+const exchangeChunk = (hypervisor: Hypervisor, slot: number, exchange: Exchange, frameCount: number): number => {
+  const { given, taken } = exchange;
   const { locks } = hypervisor;
   const lock = locks.id("p2m", slot);
   locks.acquire(lock);
-  const marked = markGiven(hypervisor, slot, frameCount);
-  let result = marked === frameCount && areTargetsFree(hypervisor, slot, frameCount) ? 0 : -EINVAL;
-  if (result === 0) result = allocateTaken(hypervisor, slot, frameCount);
-  if (result === 0) result = swap(hypervisor, slot, frameCount);
+  const marked = markGiven(hypervisor, slot, given, frameCount);
+  let result = marked === frameCount && areTargetsFree(hypervisor, slot, taken, frameCount) ? 0 : -EINVAL;
+  if (result === 0) result = allocateTaken(hypervisor, slot, taken, frameCount);
+  if (result === 0) result = swap(hypervisor, slot, exchange, frameCount);
   for (let index = 0; index < marked; index += 1) hypervisor.frames.flags[given.mfns[index]!]! &= ~FRAME_EXCHANGED;
   locks.release(lock);
   if (result === 0) freeFramesOf(hypervisor, given, frameCount);
@@ -114,7 +125,7 @@ const exchangeChunk = (hypervisor: Hypervisor, slot: number, frameCount: number)
 };
 
 /** Marks the frames given up: plain RAM, named once, used by nobody else. Returns how many could be. */
-const markGiven = (hypervisor: Hypervisor, slot: number, frameCount: number): number => {
+const markGiven = (hypervisor: Hypervisor, slot: number, given: Side, frameCount: number): number => {
   const { frames, p2m } = hypervisor;
   for (let index = 0; index < frameCount; index += 1) {
     const entry = p2m.get(slot, given.gfns[index]!);
@@ -128,7 +139,7 @@ const markGiven = (hypervisor: Hypervisor, slot: number, frameCount: number): nu
 };
 
 /** Whether every gfn that gets a frame is a hole or gives one up. */
-const areTargetsFree = (hypervisor: Hypervisor, slot: number, frameCount: number): boolean => {
+const areTargetsFree = (hypervisor: Hypervisor, slot: number, taken: Side, frameCount: number): boolean => {
   const { frames, p2m } = hypervisor;
   for (let index = 0; index < frameCount; index += 1) {
     const gfn = taken.gfns[index]!;
@@ -142,7 +153,7 @@ const areTargetsFree = (hypervisor: Hypervisor, slot: number, frameCount: number
 };
 
 /** Allocates the new extents of a chunk. 0, or an errno with nothing allocated. */
-const allocateTaken = (hypervisor: Hypervisor, slot: number, frameCount: number): number => {
+const allocateTaken = (hypervisor: Hypervisor, slot: number, taken: Side, frameCount: number): number => {
   const size = 2 ** taken.order;
   for (let at = 0; at < frameCount; at += size) {
     const mfn = allocateReplacement(hypervisor, slot, taken.order);
@@ -156,7 +167,8 @@ const allocateTaken = (hypervisor: Hypervisor, slot: number, frameCount: number)
 };
 
 /** Unhooks what is given and hooks what is taken; undoes both when a step fails. */
-const swap = (hypervisor: Hypervisor, slot: number, frameCount: number): number => {
+const swap = (hypervisor: Hypervisor, slot: number, exchange: Exchange, frameCount: number): number => {
+  const { given, taken } = exchange;
   let unhooked = 0;
   let hooked = 0;
   let result = 0;
@@ -172,7 +184,7 @@ const swap = (hypervisor: Hypervisor, slot: number, frameCount: number): number 
     result = areHoles ? hookRun(hypervisor, slot, gfn, taken.mfns[hooked]!, length, P2M_RAM) : -EINVAL;
     if (result === 0) hooked += length;
   }
-  if (result !== 0) undo(hypervisor, slot, { unhooked, hooked, frameCount });
+  if (result !== 0) undo(hypervisor, slot, exchange, { unhooked, hooked, frameCount });
   return result;
 };
 
@@ -183,6 +195,7 @@ const swap = (hypervisor: Hypervisor, slot: number, frameCount: number): number 
 const undo = (
   hypervisor: Hypervisor,
   slot: number,
+  { given, taken }: Exchange,
   done: { readonly unhooked: number; readonly hooked: number; readonly frameCount: number },
 ): void => {
   for (let index = 0; index < done.frameCount; index += 1) {

@@ -13,6 +13,7 @@ import { keepUnhooked, releaseFrame, takeUnhooked } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { depopulateRun, populateRun, SLICE_FRAMES_MAX } from "./memory-populate.ts";
 import type { Populated } from "./memory-populate.ts";
+import { perCaller } from "./per-caller.ts";
 import { isPrivileged, resolveDomain } from "./policy.ts";
 
 /** Largest order that an ordinary domain may ask for: 2 MiB. */
@@ -30,38 +31,39 @@ const NODE_MASK = 0xff;
 /** The machine is one node; it is called 0, written as 1. */
 const NODE_ONLY = 1;
 
-/** A reservation as read from the guest, checked. One per thread, overwritten by the next call. */
+/** A reservation as read from the guest, checked. Overwritten by the caller's next one. */
 interface Reservation {
   slot: number;
   list: number;
   count: number;
   order: number;
+  readonly extents: ExtentList;
 }
 
-const request: Reservation = { slot: 0, list: 0, count: 0, order: 0 };
+const requestOf = perCaller<Reservation>(() => ({ slot: 0, list: 0, count: 0, order: 0, extents: new ExtentList() }));
 const outcome: Populated = { count: 0, blockedGfn: -1, error: 0 };
-const extents = new ExtentList();
 
 /** Does one run of neighbouring extents; returns how many were completed. */
-type RunOperation = (hypervisor: Hypervisor, gfn: number, count: number) => number;
+type RunOperation = (hypervisor: Hypervisor, request: Reservation, gfn: number, count: number) => number;
 
 /** XENMEM_populate_physmap: zeroed RAM at the gfns listed. Over anything but RAM or a hole it crashes the domain. */
 export const populatePhysmap = (cpu: Cpu, argument: number): number => {
-  if (!readReservation(cpu, argument, true)) return 0;
-  return forEachRun(cpu, populateExtents);
+  const request = requestOf(cpu);
+  return readReservation(cpu, request, argument, true) ? forEachRun(cpu, request, populateExtents) : 0;
 };
 
 /** XENMEM_decrease_reservation: frees the frames at the gfns listed. Stops at the first that is not RAM. */
 export const decreaseReservation = (cpu: Cpu, argument: number): number => {
-  if (!readReservation(cpu, argument, false)) return 0;
-  return forEachRun(cpu, decreaseExtents);
+  const request = requestOf(cpu);
+  return readReservation(cpu, request, argument, false) ? forEachRun(cpu, request, decreaseExtents) : 0;
 };
 
 /**
  * XENMEM_increase_reservation: frames without a gfn. Writes the first mfn of each extent to the list, if there is one.
  */
 export const increaseReservation = (cpu: Cpu, argument: number): number => {
-  if (!readReservation(cpu, argument, true)) return 0;
+  const request = requestOf(cpu);
+  if (!readReservation(cpu, request, argument, true)) return 0;
   const { slot, list, count, order } = request;
   for (let done = 0; done < count; done += 1) {
     const mfn = allocateDomainBlock(cpu.hypervisor, slot, order);
@@ -71,7 +73,7 @@ export const increaseReservation = (cpu: Cpu, argument: number): number => {
       giveUp(cpu.hypervisor, slot, mfn, 2 ** order);
       return done;
     }
-    if (done % SLICE_RUNS === SLICE_RUNS - 1) letOthersGo(cpu);
+    if (done % SLICE_RUNS === SLICE_RUNS - 1) letOthersGo(cpu, request);
   }
   return count;
 };
@@ -91,7 +93,7 @@ export const areFlagsPossible = (hypervisor: Hypervisor, flags: number): boolean
 };
 
 /** Reads the argument into `request`. False: it cannot be read, names no domain the caller may act on, or asks too much. */
-const readReservation = (cpu: Cpu, argument: number, isAllocation: boolean): boolean => {
+const readReservation = (cpu: Cpu, request: Reservation, argument: number, isAllocation: boolean): boolean => {
   const { memory, hypervisor } = cpu;
   if (!memory.fetch(argument, xen_memory_reservation.sizeBytes)) return false;
   const view = memory.scratch;
@@ -108,13 +110,13 @@ const readReservation = (cpu: Cpu, argument: number, isAllocation: boolean): boo
  * A list may be long: between runs nothing is half done, so the caller may pause or stop here. Not while it works on
  * another domain, which could be gone when it goes on.
  */
-const letOthersGo = (cpu: Cpu): void => {
+const letOthersGo = (cpu: Cpu, request: Reservation): void => {
   if (request.slot === cpu.slot) passGate(cpu);
 };
 
 /** Reads the list once, joins neighbouring extents and does each run. Returns the number of extents completed. */
-const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
-  const { list, count, order } = request;
+const forEachRun = (cpu: Cpu, request: Reservation, operation: RunOperation): number => {
+  const { list, count, order, extents } = request;
   if (!extents.open(cpu.memory, list, count)) return 0;
   const size = 2 ** order;
   const runMax = Math.max(1, SLICE_FRAMES_MAX / size);
@@ -126,21 +128,21 @@ const forEachRun = (cpu: Cpu, operation: RunOperation): number => {
     const gfn = extents.next();
     const isNext = length > 0 && length < runMax && gfn === first + length * size;
     if (length > 0 && !isNext) {
-      const done = operation(cpu.hypervisor, first, length);
+      const done = operation(cpu.hypervisor, request, first, length);
       completed += done;
       if (done < length) return completed;
       length = 0;
       runs += 1;
-      if (runs % SLICE_RUNS === 0) letOthersGo(cpu);
+      if (runs % SLICE_RUNS === 0) letOthersGo(cpu, request);
     }
     if (gfn < 0) return completed;
     if (length === 0) first = gfn;
     length += 1;
   }
-  return length === 0 ? completed : completed + operation(cpu.hypervisor, first, length);
+  return length === 0 ? completed : completed + operation(cpu.hypervisor, request, first, length);
 };
 
-const populateExtents: RunOperation = (hypervisor, gfn, count) => {
+const populateExtents: RunOperation = (hypervisor, request, gfn, count) => {
   const { slot, order } = request;
   const size = 2 ** order;
   // An extent that cannot fit must not touch the pages that it would replace.
@@ -155,7 +157,7 @@ const populateExtents: RunOperation = (hypervisor, gfn, count) => {
   return (placed - partial) / size;
 };
 
-const decreaseExtents: RunOperation = (hypervisor, gfn, count) => {
+const decreaseExtents: RunOperation = (hypervisor, request, gfn, count) => {
   const size = 2 ** request.order;
   return Math.floor(depopulateRun(hypervisor, request.slot, gfn, count * size) / size);
 };
