@@ -8,7 +8,6 @@ import { hookRun, unhookRun } from "../src/address-space.ts";
 import { isPending, sendPort } from "../src/event-delivery.ts";
 import { bindVirq as bindVirqPort } from "../src/event-ports.ts";
 import { beginReset, continueReset, RESET_MORE } from "../src/event-reset.ts";
-import { EventThrottle } from "../src/event-throttle.ts";
 import { hypercall } from "../src/hypercall.ts";
 import { P2M_RAM, P2M_RAM_RO } from "../src/p2m.ts";
 import { mapPirq, permitIrq } from "../src/pirq.ts";
@@ -285,41 +284,6 @@ describe("event channels: ports and limits", () => {
 });
 
 describe("event channels: floods", () => {
-  it("E16: a sender without work is served more and more rarely, another's events at once (XSA-332, XSA-391)", () => {
-    const SECOND = 1_000_000_000;
-    const throttle = new EventThrottle(3);
-    const [flooding, honest] = [1, 2];
-    let now = 0;
-    let served = 0;
-    let honestServed = 0;
-    // A million sends a second for ten seconds: the port is pending whenever it is looked at.
-    for (let tick = 0; tick < 1_000_000; tick += 1) {
-      now += 10_000;
-      if (!throttle.isHeld(flooding)) {
-        throttle.begin(flooding);
-        throttle.end(flooding, false, now);
-        served += 1;
-      }
-      if (tick % 100 === 0) {
-        assert.equal(throttle.isHeld(honest), false);
-        throttle.begin(honest);
-        assert.equal(throttle.end(honest, true, now), true);
-        honestServed += 1;
-      }
-      while (throttle.takeDue(now) >= 0);
-    }
-    assert.equal(now, 10 * SECOND);
-    assert.equal(honestServed, 10_000);
-    assert.ok(served <= 30, `the flood was served ${served} times in ten seconds`);
-    // One event that brings work, and the port is as good as any other.
-    while (throttle.isHeld(flooding)) {
-      now += SECOND;
-      while (throttle.takeDue(now) >= 0);
-    }
-    throttle.begin(flooding);
-    assert.equal(throttle.end(flooding, true, now), true);
-  });
-
   it("E16: events that a guest has not looked at merge, however many are sent (XSA-332)", () => {
     const machine = new Machine();
     const [a, b] = [kit.runningGuest(machine), kit.runningGuest(machine)];
