@@ -29,6 +29,8 @@ export class FakeMmu implements Mmu {
   readonly calls: MmuCall[] = [];
   /** Most mappings that the fake kernel allows in all spaces together. */
   vmaLimit = Infinity;
+  /** Called at each call, before it does anything: what others do meanwhile. */
+  onCall: ((call: MmuCall) => void) | undefined = undefined;
   readonly #geometry: Geometry;
   readonly #banks: readonly Uint8Array[];
   readonly #spaces = new Map<number, FakeSpace>();
@@ -126,6 +128,7 @@ export class FakeMmu implements Mmu {
 
   #fails(call: MmuCall): boolean {
     this.calls.push(call);
+    this.onCall?.(call);
     if (this.#failIn === 0) return false;
     this.#failIn -= 1;
     if (this.#failIn > 0) return false;

@@ -13,13 +13,17 @@ import {
   XENMAPSPACE_gmfn_foreign,
   XENMAPSPACE_gmfn_range,
 } from "@xenolith/abi";
+import { passGate } from "./block.ts";
 import type { Cpu } from "./cpu.ts";
 import { ExtentList } from "./extent-list.ts";
 import { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
+import { perCaller } from "./per-caller.ts";
 import { resolveDomain } from "./policy.ts";
 
-const indexes = new ExtentList();
-const gfns = new ExtentList();
+/** Pages done between two looks at whether the caller should pause. */
+const SLICE_PAGES = 64;
+
+const listsOf = perCaller(() => ({ indexes: new ExtentList(), gfns: new ExtentList() }));
 
 /** XENMEM_add_to_physmap: one page, or `size` pages of XENMAPSPACE_gmfn_range up to the first that fails. */
 export const addToPhysmapOp = (cpu: Cpu, argument: number): number => {
@@ -37,6 +41,7 @@ export const addToPhysmapOp = (cpu: Cpu, argument: number): number => {
   for (let page = 0; page < size; page += 1) {
     const result = addToPhysmap(hypervisor, slot, XENMAPSPACE_gmfn, index + page, gfn + page);
     if (result !== 0) return result;
+    if (page % SLICE_PAGES === SLICE_PAGES - 1) letOthersGo(cpu, slot);
   }
   return 0;
 };
@@ -44,6 +49,7 @@ export const addToPhysmapOp = (cpu: Cpu, argument: number): number => {
 /** XENMEM_add_to_physmap_batch: pages named in two lists, the result of each in a third. */
 export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
   const { memory, hypervisor } = cpu;
+  const { indexes, gfns } = listsOf(cpu);
   if (!memory.fetch(argument, xen_add_to_physmap_batch.sizeBytes)) return -EFAULT;
   const view = memory.scratch;
   const space = xen_add_to_physmap_batch.space.get(view, 0);
@@ -64,6 +70,7 @@ export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
     if (index < 0 || gfn < 0) return -EFAULT;
     const result = addToPhysmap(hypervisor, slot, space, index, gfn);
     if (!memory.writeU32(errors + item * 4, result >>> 0)) return -EFAULT;
+    if (item % SLICE_PAGES === SLICE_PAGES - 1) letOthersGo(cpu, slot);
   }
   return 0;
 };
@@ -75,6 +82,11 @@ export const removeFromPhysmapOp = (cpu: Cpu, argument: number): number => {
   const gfn = xen_remove_from_physmap.gpfn.get(memory.scratch, 0);
   const slot = resolveDomain(cpu, xen_remove_from_physmap.domid.get(memory.scratch, 0), "TARGET");
   return slot < 0 ? slot : removeFromPhysmap(hypervisor, slot, gfn);
+};
+
+/** Between two pages the caller may pause or stop; not while it works on another domain, which could be gone then. */
+const letOthersGo = (cpu: Cpu, slot: number): void => {
+  if (slot === cpu.slot) passGate(cpu);
 };
 
 /** Pages of another domain: who may not have them is told so; for the others there is no such mapping yet. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
+import { GATE_PAUSE, requestGate, withdrawGate } from "../src/gate.ts";
 import {
   addGuest,
   createWorld,
@@ -222,6 +223,29 @@ describe("remove_from_physmap", () => {
     assert.equal(remove(guest, 5), 0);
     assert.equal(world.hypervisor.domains.sharedInfoGfn[guest.slot], 0);
     assert.equal(add(guest, { space: sharedInfo, gpfn: 6 }), 0);
+    settle(world);
+  });
+});
+
+describe("a long batch", () => {
+  it("lets its caller be paused between pages, and goes on where it was", () => {
+    const world = createWorld();
+    const guest = addGuest(world, 200);
+    const { hypervisor, platform, mmu } = world;
+    const { gate } = hypervisor.vcpus;
+    assert.equal(populate(guest, range(0, 200)), 200);
+    let parks = 0;
+    mmu.onCall = () => {
+      mmu.onCall = undefined;
+      assert.equal(requestGate(gate, guest.cpu.index, GATE_PAUSE), false);
+    };
+    platform.onWait = () => {
+      parks += 1;
+      assert.equal(gate[guest.cpu.index], GATE_PAUSE);
+      withdrawGate(gate, guest.cpu.index, GATE_PAUSE, platform);
+    };
+    assert.equal(add(guest, { space: abi.XENMAPSPACE_gmfn_range, idx: 0, gpfn: 300, size: 200 }), 0);
+    assert.equal(parks, 1);
     settle(world);
   });
 });
