@@ -3,7 +3,7 @@
  * over zeroed storage; threads that attach later find everything there.
  */
 import assert from "node:assert/strict";
-import { allocateFrames, layFreeFrames } from "./buddy.ts";
+import { allocateFrames, layFreeFrames, withholdFirstFrame } from "./buddy.ts";
 import type { Cpu } from "./cpu.ts";
 import { fillRow, publishDomain } from "./domain-create.ts";
 import { DOM0_SLOT } from "./domain-table.ts";
@@ -20,6 +20,7 @@ export const initialise = (hypervisor: Hypervisor): Cpu => {
   const { domains, geometry, vcpus } = hypervisor;
   assert(domains.stateOf(DOM0_SLOT) === "free", "a hypervisor is initialised once");
   layFreeFrames(hypervisor);
+  withholdFirstFrame(hypervisor);
   const moved = moveDomain(domains, DOM0_SLOT, "reserve");
   assert(moved);
   const frame = allocateFrames(hypervisor, 0);

@@ -63,6 +63,22 @@ export const freeFrames = (hypervisor: Hypervisor, mfn: number, order: number): 
 };
 
 /**
+ * Takes frame 0 out for good, while all frames are free: a machine address of 0 means "none" in the tables, so nothing
+ * that can be named by its address may stand there.
+ */
+export const withholdFirstFrame = (hypervisor: Hypervisor): void => {
+  const { frames, locks } = hypervisor;
+  const lock = locks.id("allocator");
+  locks.acquire(lock);
+  assert((frames.flags[0]! & FRAME_FREE_HEAD) !== 0);
+  const count = 2 ** frames.order[0]!;
+  unlink(frames, 0, frames.order[0]!);
+  if (count > 1) insertRun(frames, 1, count - 1);
+  ownRun(frames, 0, 1, HYPERVISOR_OWNER);
+  locks.release(lock);
+};
+
+/**
  * Scrubs `count` frames from `mfn` and puts them on the free lists. Nothing names them any more: no references, no
  * mapping, no list. Takes the allocator lock; may be called under a pages lock.
  */
