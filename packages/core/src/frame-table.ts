@@ -81,9 +81,4 @@ export class FrameTable {
     this.totals = arena.i32(4);
     this.memoryMaps = new MemoryMapTable(arena, geometry);
   }
-
-  /** Bank of `mfn`. */
-  bankOf(mfn: number): number {
-    return Math.floor(mfn / this.framesPerBank);
-  }
 }

@@ -2,7 +2,6 @@
  * Runs of a domain's own RAM, found in its p2m: the frames behind a range of gfns, as few contiguous machine runs as
  * there are. What decrease_reservation, exchange, physmap changes and tear-down take frames away with.
  */
-import assert from "node:assert/strict";
 import { freeDomainRun, keepUnhooked, releaseFrame } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { isRam } from "./p2m.ts";
@@ -16,11 +15,6 @@ export class RamRuns {
   /** Frames in the run; 0: one frame that others hold references to. */
   readonly #count = new Uint32Array(RAM_RUNS_MAX);
   #length = 0;
-
-  /** Number of runs. */
-  get length(): number {
-    return this.#length;
-  }
 
   /**
    * Collects the frames behind `gfn` ..., at most `countMax`, as far as they are RAM and the runs fit. Returns how many
@@ -81,17 +75,5 @@ export class RamRuns {
       for (let frame = mfn; frame < mfn + count; frame += 1) keepUnhooked(hypervisor, slot, frame);
     }
     this.#length = 0;
-  }
-
-  /** First frame of the run at `index`. */
-  mfnOf(index: number): number {
-    assert(index < this.#length);
-    return this.#mfn[index]!;
-  }
-
-  /** Length of the run at `index`; 0: one frame that others hold too. */
-  countOf(index: number): number {
-    assert(index < this.#length);
-    return this.#count[index]!;
   }
 }

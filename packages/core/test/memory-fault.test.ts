@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
+import { outstandingClaims, setClaim } from "../src/accounting.ts";
 import {
   addGuest,
   createWorld,
@@ -41,11 +42,11 @@ const removePage = (guest: Guest, gpfn: number): number => {
   return memoryOp(guest, abi.XENMEM_remove_from_physmap);
 };
 
-const exchange = (guest: Guest, given: number[], taken: number[], order: number): number => {
+const exchange = (guest: Guest, given: number[], taken: number[], order: number, givenOrder = 0): number => {
   const lists = [writeList(guest, given), writeList(guest, taken, 4096)] as const;
   writeArgument(guest, abi.xen_memory_exchange.sizeBytes, (view) => {
     const { in: inSide, out } = abi.xen_memory_exchange;
-    fillReservation(view, inSide.offsetBytes, { list: lists[0], count: given.length }, {});
+    fillReservation(view, inSide.offsetBytes, { list: lists[0], count: given.length }, { order: givenOrder });
     fillReservation(view, out.offsetBytes, { list: lists[1], count: taken.length }, { order });
   });
   return memoryOp(guest, abi.XENMEM_exchange);
@@ -88,6 +89,11 @@ const operations: readonly Operation[] = [
   },
   { name: "remove of a page", run: (guest) => removePage(guest, 7) === 0, allOrNothing: true },
   { name: "exchange of two pages", run: (guest) => exchange(guest, [20, 22], [50], 1) === 0, allOrNothing: true },
+  {
+    name: "exchange of one extent for scattered pages",
+    run: (guest) => exchange(guest, [0], [50, 52, 54, 56], 0, 2) === 0,
+    allOrNothing: true,
+  },
   { name: "exchange in place", run: (guest) => exchange(guest, range(0, 4), [0], 2) === 0, allOrNothing: true },
 ];
 
@@ -134,6 +140,21 @@ describe("FAULT: when frames cannot be given back to the host", () => {
     assert.equal(decrease(guest, [20]), 1);
     assert.equal(world.mmu.calls.at(-1)?.kind, "discard");
     assert.ok(world.hypervisor.directMap.bytes(frame * PAGE, PAGE).every((byte) => byte === 0));
+    settle(world);
+  });
+});
+
+describe("FAULT: when pages of a claim cannot be placed", () => {
+  it("the claim is what it was", () => {
+    const { world, guest } = setUp();
+    const { domains } = world.hypervisor;
+    assert.equal(setClaim(world.hypervisor, guest.slot, domains.totPages[guest.slot]! + 10), 0);
+    world.mmu.failAt(1);
+    assert.equal(populate(guest, range(40, 4)), 0);
+    assert.equal(outstandingClaims(world.hypervisor), 10);
+    settle(world);
+    assert.equal(populate(guest, range(40, 4)), 4);
+    assert.equal(outstandingClaims(world.hypervisor), 6);
     settle(world);
   });
 });
