@@ -10,7 +10,9 @@ import { beginDestroy, continueDestroy, reapDomains } from "../src/domain-reap.t
 import { pauseDomain, resumeDomain, unpauseDomain } from "../src/domain-run.ts";
 import { policy } from "../src/policy-table.ts";
 import { serviceTimers } from "../src/timer-service.ts";
-import { Machine, RAM_BYTES } from "./machine.ts";
+import { shapes, vcpuShapes } from "./campaign-shapes.ts";
+import type { Draw } from "./campaign-shapes.ts";
+import { Machine, PARKED, RAM_BYTES } from "./machine.ts";
 import type { Guest } from "./machine.ts";
 
 /** Guests alive at a time, besides dom0. */
@@ -71,7 +73,8 @@ export class Campaign {
   /** Does one step and audits. */
   step(step: Step): void {
     const guest = step.kind % 10 === 0 ? this.#machine.dom0 : this.#guests[step.who % GUEST_COUNT]!;
-    if (step.kind < 70) this.#hypercall(guest, step);
+    if (step.kind < 45) this.#shaped(guest, step);
+    else if (step.kind < 70) this.#hypercall(guest, step);
     else this.#control(step);
     this.#machine.check();
   }
@@ -91,11 +94,40 @@ export class Campaign {
     assert.deepEqual([...hypervisor.domains.state.subarray(1)].filter((state) => state !== 0), []);
   }
 
-  #hypercall(guest: Guest, step: Step): void {
+  /** Whether the guest's vCPU may make a call: what is left of a dying domain has no threads. */
+  #isHere(guest: Guest): boolean {
     const { domains } = this.#machine.hypervisor;
-    const isHere = domains.slotOf(guest.domid) === guest.slot;
     const state = domains.stateOf(guest.slot);
-    if (!isHere || state === "dying" || state === "dead") return;
+    return domains.slotOf(guest.domid) === guest.slot && state !== "dying" && state !== "dead";
+  }
+
+  /** A call whose structure is well formed; its fields are drawn from the step's numbers. */
+  #shaped(guest: Guest, step: Step): void {
+    if (!this.#isHere(guest)) return;
+    const all = step.call % 5 === 0 ? vcpuShapes : shapes;
+    const { number, command, words } = all[(step.call >> 3) % all.length]!;
+    writeWords(guest, STRUCT, words(this.#draw(step)));
+    writeWords(guest, LIST, step.list.map((value) => Math.abs(value) % 48));
+    const args = command === undefined ? [STRUCT, 2] : all === vcpuShapes ? [command, step.who % 3, STRUCT] : [command, STRUCT];
+    const result = this.#machine.call(guest, number, ...args);
+    if (result !== PARKED || guest.slot === 0) return;
+    // Let it go on, so that the next steps find somebody alive.
+    resumeDomain(this.#machine.hypervisor, guest.slot);
+    while (unpauseDomain(this.#machine.hypervisor, guest.slot) === 0);
+  }
+
+  #draw(step: Step): Draw {
+    let at = 0;
+    const pick = (count: number): number => {
+      at += 1;
+      return Math.abs(step.struct[at % step.struct.length]! + at * step.who) % count;
+    };
+    const domid = (): number => (pick(3) === 0 ? abi.DOMID_SELF : this.#guests[pick(GUEST_COUNT)]!.domid);
+    return { pick, domid, list: LIST };
+  }
+
+  #hypercall(guest: Guest, step: Step): void {
+    if (!this.#isHere(guest)) return;
     writeWords(guest, STRUCT, step.struct);
     writeWords(guest, LIST, step.list);
     const { number, command } = calls[step.call % calls.length]!;
