@@ -72,5 +72,7 @@ export const openParts = (options: HostOptions): HostParts => {
     attend: attention.serve,
     noteFault,
   };
+  // What was raised before there was somebody to ring.
+  attention.schedule();
   return { context, events, timers, attention, domains, faults };
 };

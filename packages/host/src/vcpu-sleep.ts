@@ -9,8 +9,6 @@ import {
   changeRunstate,
   type Cpu,
   enterGate,
-  GATE_PAUSE,
-  GATE_STOP,
   leaveGate,
   prepareBlock,
   VCPU_BLOCKED,
@@ -33,22 +31,18 @@ export class VcpuSleep {
   }
 
   /**
-   * Calls `isReady` outside the gate until it holds or the vCPU is asked to pause or stop; it waits a little each time.
-   * For what cannot wake a vCPU.
+   * Calls `isReady` until it holds; it waits a little each time. For what cannot wake a vCPU. Between the calls the vCPU
+   * passes its gate, where requests to pause and stop are met; never during one, because a thread that is terminated
+   * inside the FFI takes the process with it.
    */
   polling(isReady: () => boolean): void {
     const { hypervisor, index } = this.#cpu;
     const { vcpus, platform } = hypervisor;
     changeRunstate(hypervisor, index, { from: VCPU_RUNNING, to: VCPU_BLOCKED }, platform.now());
-    leaveGate(vcpus.gate, index, platform);
-    while (!isReady() && !this.#isRequested()) continue;
-    // A request to pause or stop is met here.
-    enterGate(vcpus.gate, index, platform);
+    while (!isReady()) {
+      leaveGate(vcpus.gate, index, platform);
+      enterGate(vcpus.gate, index, platform);
+    }
     changeRunstate(hypervisor, index, { from: VCPU_BLOCKED, to: VCPU_RUNNING }, platform.now());
-  }
-
-  #isRequested(): boolean {
-    const { gate } = this.#cpu.hypervisor.vcpus;
-    return (Atomics.load(gate, this.#cpu.index) & (GATE_PAUSE | GATE_STOP)) !== 0;
   }
 }

@@ -50,6 +50,9 @@ export class VcpuThread {
   readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #mailbox = new Int32Array(new SharedArrayBuffer(4));
+  /** Settled when the thread has attached, or has ended before. */
+  readonly #attached: Promise<void>;
+  #resolveAttached: () => void = () => {};
   #threadId = 0;
   #ended = false;
   #cause: unknown;
@@ -57,6 +60,7 @@ export class VcpuThread {
   constructor(setting: ThreadSetting, shared: SharedProgram, tag: number) {
     this.tag = tag;
     this.#shared = shared;
+    this.#attached = new Promise((resolve) => (this.#resolveAttached = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const mailbox = this.#mailbox.buffer;
@@ -112,8 +116,13 @@ export class VcpuThread {
     this.#port.unref();
   }
 
-  /** Ends the thread wherever it is. The caller has made sure that it holds nothing of the hypervisor's. */
+  /**
+   * Ends the thread wherever it is. The caller has made sure that it holds nothing of the hypervisor's. A thread that is
+   * still attaching is let finish: terminated while the FFI is being loaded, it would take the process with it.
+   */
   async end(): Promise<void> {
+    this.ref();
+    await this.#attached;
     if (!this.#ended) await this.#worker.terminate();
     this.#finish();
   }
@@ -128,13 +137,17 @@ export class VcpuThread {
       this.#shared.codeCache = report.bytes;
       return;
     }
-    if (report.type === "ready") this.#threadId = report.threadId;
+    if (report.type === "ready") {
+      this.#threadId = report.threadId;
+      this.#resolveAttached();
+    }
     this.onReport(report);
   }
 
   #finish(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#resolveAttached();
     this.#port.close();
     this.onEnd(this.#cause);
   }

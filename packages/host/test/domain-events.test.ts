@@ -83,7 +83,7 @@ test("two guests play ping-pong", async () => {
     (then
       (i32.store (i32.const 32) (i32.add (i32.load (i32.const 32)) (i32.const 1)))
       (drop (call $event_channel_op (i32.const 4) (i32.const 24)))))`;
-  const loop = "(loop $again (call $block) (br_if $again (i32.lt_u (i32.load (i32.const 32)) (i32.const 1000))))";
+  const loop = "(loop $again (if (i32.lt_u (i32.load (i32.const 32)) (i32.const 1000)) (then (call $block) (br $again))))";
   // The first: alloc_unbound (dom self at 16, remote at 18, port at 20); publishes the port at 0 and copies it to 24.
   const first = xenGuest(
     `(i32.store16 (i32.const 16) (i32.const 0x7ff0))
@@ -120,13 +120,13 @@ test("a one-shot timer wakes a blocked guest, and one that computes", async () =
     xenGuest(
       `(i64.store (i32.const 16) (i64.const 0))
        (if (call $event_channel_op (i32.const 1) (i32.const 16)) (then unreachable))
-       (i64.store (i32.const 64) (i64.add (i64.load offset=40 (global.get $info)) (i64.const 5000000)))
+       (i64.store (i32.const 64) (i64.add (i64.load offset=48 (global.get $info)) (i64.const 5000000)))
        (i32.store (i32.const 72) (i32.const 0))
        (if (call $vcpu_op (i32.const 8) (i32.const 0) (i32.const 64)) (then unreachable))
        ${wait}`,
       "(drop (call $take)) (i32.store (i32.const 32) (i32.const 1))",
     );
-  const blocked = timer("(loop $again (call $block) (br_if $again (i32.eqz (i32.load (i32.const 32)))))");
+  const blocked = timer("(loop $again (if (i32.eqz (i32.load (i32.const 32))) (then (call $block) (br $again))))");
   const spinning = timer(`(loop $again
       (drop (call $sched_op (i32.const 0) (i32.const 0)))
       (br_if $again (i32.eqz (i32.load (i32.const 32)))))`);
@@ -144,7 +144,7 @@ test("a pirq that host code raises reaches the guest's event channel", async () 
      (i32.store (i32.const 20) (i32.const 0))
      (if (call $event_channel_op (i32.const 2) (i32.const 16)) (then unreachable))
      (i32.store (i32.const 40) (i32.const 1))
-     (loop $again (call $block) (br_if $again (i32.lt_u (i32.load (i32.const 32)) (i32.const 3))))`,
+     (loop $again (if (i32.lt_u (i32.load (i32.const 32)) (i32.const 3)) (then (call $block) (br $again))))`,
     `(if (call $take) (then (i32.store (i32.const 32) (i32.add (i32.load (i32.const 32)) (i32.const 1)))))
      (i32.store (i32.const 48) (i32.load (i32.const 0)))
      (drop (call $physdev_op (i32.const 12) (i32.const 48)))`,
