@@ -3,15 +3,18 @@
  * likes and then make a hypercall; the RangeError of a stack overflow must come before the operation starts or not at
  * all.
  *
- * The probe is a function whose frame would be 88 KiB large, because of a call with thousands of arguments that is never
- * made. V8 compares the room that a function's frame needs with what is left when the function is entered, in every
- * tier: the interpreter because it lays the frame out, optimised code because it must be able to fall back to the
- * interpreter. Optimised, that is one comparison: it takes as long as a call of an empty function, measured on Node 20,
- * 22, 24 and 26.
+ * The probe is a function whose frame would be 88 KiB large: it has thousands of variables, which are used where it never
+ * comes to, so that they take room in the frame and none in the code. V8 compares the room that a function's frame needs
+ * with what is left when the function is entered, in every tier: the interpreter because it lays the frame out, optimised
+ * code because it must be able to fall back to the interpreter. Optimised, that is one comparison: it takes as long as a
+ * call of an empty function, measured on Node 20, 22, 24 and 26. A call that is never made keeps the function too long
+ * to be inlined, which would take the comparison away.
+ *
+ * The interpreter fills the frame, which takes 2 us. So the probe is optimised when the module is loaded: turns of its
+ * loop count as calls do. The length of its code matters for that: V8 waits longer before it optimises a longer function.
  *
  * Why 88 KiB: V8 compiles a function when it is first called, and again after its bytecode was dropped, and wants 40 KiB
- * of stack for that; the deepest operation takes less than the rest. Much more is not possible: a function with more than
- * 60 KiB of bytecode is never optimised.
+ * of stack for that; the deepest operation takes less than the rest.
  */
 import assert from "node:assert/strict";
 
@@ -20,19 +23,30 @@ export const STACK_PROBE_BYTES = 88 * 1024;
 
 const WORD_BYTES = 8;
 const NEVER = 0x7fff_ffff;
+/** Arguments of the call that is never made: enough code (over 460 bytes) that the function is not inlined. */
+const PADDING_ARGUMENTS = 150;
+/** Calls of the probe with so many turns each, after which every supported V8 has optimised it or is about to. */
+const WARM_UP_CALLS = 300;
+const WARM_UP_TURNS = 100;
 
 const count = (...values: number[]): number => values.length;
 
-/** Written out in the source it would be a page of zeros; the text is constant and holds nothing from outside. */
-const buildProbe = (): ((word: number) => number) => {
-  const zeros = "0,".repeat(STACK_PROBE_BYTES / WORD_BYTES);
-  // oxlint-disable-next-line no-new-func
-  const build = new Function("count", `return function probe(word) { return word === ${NEVER} ? count(${zeros}0) : 0; }`);
-  return (build as (callee: typeof count) => (word: number) => number)(count);
+/** Written out in the source it would be a page of names; the text is constant and holds nothing from outside. */
+const buildProbe = (): ((turns: number) => number) => {
+  const names = Array.from({ length: STACK_PROBE_BYTES / WORD_BYTES }, (_, index) => `v${index}`).join();
+  const padding = "0,".repeat(PADDING_ARGUMENTS);
+  const body = `var ${names};
+    for (var i = 0; i < turns; i += 1) if (turns === ${NEVER}) return count(${padding}0);
+    return turns;
+    ${names};`;
+  // oxlint-disable-next-line typescript/no-implied-eval
+  const build = new Function("count", `return function probe(turns) { ${body} }`);
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  return (build as (callee: typeof count) => (turns: number) => number)(count);
 };
 
 const probe = buildProbe();
-assert(probe(0) === 0);
+for (let call = 0; call < WARM_UP_CALLS; call += 1) assert(probe(WARM_UP_TURNS) === WARM_UP_TURNS);
 
 /** Returns when `STACK_PROBE_BYTES` of stack are left; throws the engine's RangeError, having done nothing, otherwise. */
 export const probeStack = (): void => {
