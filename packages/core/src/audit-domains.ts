@@ -51,11 +51,21 @@ const auditRows = (hypervisor: Hypervisor): string[] => {
 const freeRowProblems = (hypervisor: Hypervisor, slot: number): string[] => {
   const { domains } = hypervisor;
   const columns = {
-    totPages: domains.totPages, claim: domains.claim, references: domains.references, target: domains.target,
-    sharedInfo: domains.sharedInfo, vmaCount: domains.vmaCount, gfnEnd: domains.gfnEnd, unhooked: domains.unhooked,
-    spaceBase: domains.spaceBase, flags: domains.flags, maxPages: domains.maxPages,
+    totPages: domains.totPages,
+    claim: domains.claim,
+    references: domains.references,
+    target: domains.target,
+    sharedInfo: domains.sharedInfo,
+    vmaCount: domains.vmaCount,
+    gfnEnd: domains.gfnEnd,
+    unhooked: domains.unhooked,
+    spaceBase: domains.spaceBase,
+    flags: domains.flags,
+    maxPages: domains.maxPages,
   };
-  return Object.entries(columns).filter(([, column]) => column[slot] !== 0).map(([name]) => `${name} is not 0`);
+  return Object.entries(columns)
+    .filter(([, column]) => column[slot] !== 0)
+    .map(([name]) => `${name} is not 0`);
 };
 
 const rowProblems = (hypervisor: Hypervisor, slot: number, state: DomainState): string[] => {

@@ -121,7 +121,8 @@ export class ConsoleTable {
     const passes = length <= room && this.#admits(slot, length, nowNs);
     const base = slot * CONSOLE_RING_BYTES;
     if (passes) {
-      for (let i = 0; i < length; i += 1) this.#ring[base + ((produced + i) % CONSOLE_RING_BYTES)] = this.#line[line + i]!;
+      for (let i = 0; i < length; i += 1)
+        this.#ring[base + ((produced + i) % CONSOLE_RING_BYTES)] = this.#line[line + i]!;
       Atomics.store(this.produced, slot, (produced + length) >>> 0);
     } else {
       this.dropped[slot] = Math.min(0xffff_ffff, this.dropped[slot]! + length);

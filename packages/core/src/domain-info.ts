@@ -80,7 +80,7 @@ export const listDomains = (hypervisor: Hypervisor): number[] => {
   const { domains } = hypervisor;
   const slots: number[] = [];
   for (let slot = 0; slot < domains.slotCount; slot += 1) if (domains.stateOf(slot) !== "free") slots.push(slot);
-  return slots.sort((a, b) => domains.domid[a]! - domains.domid[b]!);
+  return slots.toSorted((a, b) => domains.domid[a]! - domains.domid[b]!);
 };
 
 /** XEN_DOMINF_* of the domain in `slot`. */

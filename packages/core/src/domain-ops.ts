@@ -98,7 +98,8 @@ export const setTarget = (hypervisor: Hypervisor, slot: number, target: number):
   const lock = locks.id("domain", slot);
   locks.acquire(lock);
   Atomics.add(domains.references, target, 1);
-  const refused = !isAlive(hypervisor, slot) || !isAlive(hypervisor, target) ? -ESRCH : domains.target[slot] !== 0 ? -EINVAL : 0;
+  const refused =
+    !isAlive(hypervisor, slot) || !isAlive(hypervisor, target) ? -ESRCH : domains.target[slot] !== 0 ? -EINVAL : 0;
   if (refused === 0) Atomics.store(domains.target, slot, target + 1);
   else Atomics.sub(domains.references, target, 1);
   locks.release(lock);

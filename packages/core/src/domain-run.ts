@@ -103,4 +103,3 @@ const releaseVcpus = (hypervisor: Hypervisor, slot: number): void => {
   }
   if (domains.stateOf(slot) !== "running") requestVcpus(hypervisor, slot, GATE_PAUSE);
 };
-

@@ -92,7 +92,11 @@ interface ParamAccess {
 }
 
 /** Checks everything that set and get have in common. -EINVAL: no such parameter, -ESRCH, -EPERM, -EFAULT. */
-const accessParam = (cpu: Cpu, arg: number, operation: (cpu: Cpu, arg: number, param: ParamAccess) => number): number => {
+const accessParam = (
+  cpu: Cpu,
+  arg: number,
+  operation: (cpu: Cpu, arg: number, param: ParamAccess) => number,
+): number => {
   const { memory } = cpu;
   const param = abi.xen_hvm_param;
   if (!memory.fetch(arg, param.sizeBytes)) return -EFAULT;

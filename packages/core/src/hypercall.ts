@@ -115,12 +115,4 @@ const dispatchElement: Dispatch = (cpu, number, a, b, c, d, e) =>
   number === abi.__HYPERVISOR_multicall ? -EINVAL : dispatch(cpu, number, a, b, c, d, e);
 
 /** A hypercall with its number. */
-export type Dispatch = (
-  cpu: Cpu,
-  number: number,
-  a: number,
-  b: number,
-  c: number,
-  d: number,
-  e: number,
-) => number;
+export type Dispatch = (cpu: Cpu, number: number, a: number, b: number, c: number, d: number, e: number) => number;

@@ -15,16 +15,7 @@ export {
   ATTENTION_REQUEST,
   ATTENTION_TIMER,
 } from "./attention.ts";
-export {
-  enterGate,
-  GATE_DOWN,
-  GATE_IN,
-  GATE_PAUSE,
-  GATE_STOP,
-  leaveGate,
-  requestGate,
-  withdrawGate,
-} from "./gate.ts";
+export { enterGate, GATE_DOWN, GATE_IN, GATE_PAUSE, GATE_STOP, leaveGate, requestGate, withdrawGate } from "./gate.ts";
 
 // Domains.
 export { DOM0_SLOT, DOMAIN_STATES } from "./domain-table.ts";
@@ -160,7 +151,15 @@ export {
 } from "./futex.ts";
 export { busyNs, changeRunstate, runstate } from "./runstate.ts";
 export { refreshTime, updateSystemTime, updateWallClock } from "./system-time.ts";
-export { expireTimers, nextTimer, SERVICE_INTERVAL_NS, setPeriodic, setSingleshot, setTimerOp, stopTimers } from "./timers.ts";
+export {
+  expireTimers,
+  nextTimer,
+  SERVICE_INTERVAL_NS,
+  setPeriodic,
+  setSingleshot,
+  setTimerOp,
+  stopTimers,
+} from "./timers.ts";
 export { earliestDeadline, serviceTimers } from "./timer-service.ts";
 export { setWatchdog } from "./watchdog.ts";
 export {

@@ -3,7 +3,6 @@
  * notes anything, and one for the domain that a guest names in its arguments.
  */
 import * as abi from "@xenolith/abi";
-import type { HypercallName } from "@xenolith/abi";
 import type { Cpu } from "./cpu.ts";
 import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -55,13 +54,15 @@ const HYPERCALL_COUNT = 64;
 const doorOf = (access: Access | undefined): number =>
   access === undefined || access === "ABSENT" ? DOOR_ABSENT : access === "PRIV" ? DOOR_PRIVILEGED : DOOR_OPEN;
 
-const byNumber: readonly (HypercallPolicy | undefined)[] = Array.from({ length: HYPERCALL_COUNT }, (_, number) => {
-  const found = Object.entries(abi.hypercalls).find(([, row]) => row.number === number);
-  return found === undefined ? undefined : policy[found[0] as HypercallName];
-});
-const doors = Uint8Array.from(byNumber, (row) =>
-  row?.commands === undefined ? doorOf(row?.whole) : DOOR_BY_COMMAND,
+/** Numbers and rows are both keyed by name. */
+const numbers: ReadonlyMap<string, number> = new Map(
+  Object.entries(abi.hypercalls).map(([name, row]) => [name, row.number]),
 );
+const rows = new Map(Object.entries(policy).map(([name, row]) => [numbers.get(name), row]));
+const byNumber: readonly (HypercallPolicy | undefined)[] = Array.from({ length: HYPERCALL_COUNT }, (_, number) =>
+  rows.get(number),
+);
+const doors = Uint8Array.from(byNumber, (row) => (row?.commands === undefined ? doorOf(row?.whole) : DOOR_BY_COMMAND));
 const masks = Uint32Array.from(byNumber, (row) => row?.commandMask ?? 0xffff_ffff);
 const commandDoors: readonly Uint8Array[] = byNumber.map((row) => {
   const commands = Object.entries(row?.commands ?? {});

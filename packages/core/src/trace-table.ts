@@ -90,7 +90,11 @@ export class TraceTable {
   }
 
   /** Notes that `slot` caused `event`, unless it causes too many. */
-  note(slot: number, event: TraceEvent, about: { readonly nowNs: number; readonly first: number; readonly second: number }): void {
+  note(
+    slot: number,
+    event: TraceEvent,
+    about: { readonly nowNs: number; readonly first: number; readonly second: number },
+  ): void {
     const bucket = { tokens: this.#tokens, refilledNs: this.#refilledNs, row: slot };
     if (!admitted(bucket, 1, about.nowNs, { burst: TRACE_BURST, perSecond: TRACE_PER_SECOND })) {
       Atomics.add(this.suppressed, slot, 1);

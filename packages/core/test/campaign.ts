@@ -36,7 +36,9 @@ const numberOf = new Map<string, number>(Object.entries(abi.hypercalls).map(([na
 const calls: readonly { readonly number: number; readonly command?: number }[] = Object.entries(policy).flatMap(
   ([name, { commands }]) => {
     const number = numberOf.get(name)!;
-    return commands === undefined ? [{ number }] : Object.keys(commands).map((key) => ({ number, command: Number(key) }));
+    return commands === undefined
+      ? [{ number }]
+      : Object.keys(commands).map((key) => ({ number, command: Number(key) }));
   },
 );
 
@@ -44,7 +46,10 @@ const word = fc.oneof(
   { weight: 6, arbitrary: fc.nat(40) },
   { weight: 2, arbitrary: fc.constantFrom(LIST, LIST + 4, STRUCT, 0x3000) },
   { weight: 2, arbitrary: fc.constantFrom(abi.DOMID_SELF, 0, 1, 2, 3, 4, 5) },
-  { weight: 1, arbitrary: fc.constantFrom(abi.XEN_DOMCTL_INTERFACE_VERSION, abi.XEN_SYSCTL_INTERFACE_VERSION, 512, 1023, 1024) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom(abi.XEN_DOMCTL_INTERFACE_VERSION, abi.XEN_SYSCTL_INTERFACE_VERSION, 512, 1023, 1024),
+  },
   { weight: 1, arbitrary: fc.constantFrom(-1, -2, 2 ** 31 - 1, -(2 ** 31), RAM_BYTES - 4, RAM_BYTES, 0xfff) },
   { weight: 1, arbitrary: fc.integer() },
 );
@@ -91,7 +96,10 @@ export class Campaign {
       assert(rounds < 10, "some domain does not end");
     }
     this.#machine.check();
-    assert.deepEqual([...hypervisor.domains.state.subarray(1)].filter((state) => state !== 0), []);
+    assert.deepEqual(
+      [...hypervisor.domains.state.subarray(1)].filter((state) => state !== 0),
+      [],
+    );
   }
 
   /** Whether the guest's vCPU may make a call: what is left of a dying domain has no threads. */
@@ -107,8 +115,13 @@ export class Campaign {
     const all = step.call % 5 === 0 ? vcpuShapes : shapes;
     const { number, command, words } = all[(step.call >> 3) % all.length]!;
     writeWords(guest, STRUCT, words(this.#draw(step)));
-    writeWords(guest, LIST, step.list.map((value) => Math.abs(value) % 48));
-    const args = command === undefined ? [STRUCT, 2] : all === vcpuShapes ? [command, step.who % 3, STRUCT] : [command, STRUCT];
+    writeWords(
+      guest,
+      LIST,
+      step.list.map((value) => Math.abs(value) % 48),
+    );
+    const args =
+      command === undefined ? [STRUCT, 2] : all === vcpuShapes ? [command, step.who % 3, STRUCT] : [command, STRUCT];
     const result = this.#machine.call(guest, number, ...args);
     if (result !== PARKED || guest.slot === 0) return;
     // Let it go on, so that the next steps find somebody alive.

@@ -48,7 +48,7 @@ describe("console_io", () => {
       print(machine, guest, line);
       assert.equal(taken(machine, guest), line);
     }
-    print(machine, guest, `${"-".repeat(CONSOLE_LINE_BYTES)}`);
+    print(machine, guest, "-".repeat(CONSOLE_LINE_BYTES));
     assert.equal(taken(machine, guest).length, CONSOLE_LINE_BYTES);
   });
 

@@ -1,10 +1,28 @@
-import { EEXIST, EINVAL, ENOMEM, ENOSPC, EOVERFLOW, EPERM, ESRCH, SHUTDOWN_crash, SHUTDOWN_suspend } from "@xenolith/abi";
+import {
+  EEXIST,
+  EINVAL,
+  ENOMEM,
+  ENOSPC,
+  EOVERFLOW,
+  EPERM,
+  ESRCH,
+  SHUTDOWN_crash,
+  SHUTDOWN_suspend,
+} from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ATTENTION_DOMAIN } from "../src/attention.ts";
 import { createDomain } from "../src/domain-create.ts";
 import { domainInfo, listDomains } from "../src/domain-info.ts";
-import { crashDomain, crashReason, domainQuiet, findDomain, setMaxPages, setTarget, shutdownDomain } from "../src/domain-ops.ts";
+import {
+  crashDomain,
+  crashReason,
+  domainQuiet,
+  findDomain,
+  setMaxPages,
+  setTarget,
+  shutdownDomain,
+} from "../src/domain-ops.ts";
 import { beginDestroy, continueDestroy } from "../src/domain-reap.ts";
 import { pauseDomain, PAUSE_COUNT_MAX, resumeDomain, unpauseDomain } from "../src/domain-run.ts";
 import { ParkedError } from "../src/fake-platform.ts";
@@ -38,7 +56,10 @@ describe("creation of a domain", () => {
     const third = machine.guest();
     assert.equal(third.domid, 3);
     assert.equal(third.slot, first.slot);
-    assert.deepEqual(listDomains(machine.hypervisor).map((slot) => machine.hypervisor.domains.domid[slot]), [0, 2, 3]);
+    assert.deepEqual(
+      listDomains(machine.hypervisor).map((slot) => machine.hypervisor.domains.domid[slot]),
+      [0, 2, 3],
+    );
     machine.check();
   });
 
@@ -223,9 +244,11 @@ describe("shutdown and crash", () => {
     const machine = new Machine();
     const { locks } = machine.hypervisor;
     const { slot } = machine.guest();
-    for (const rank of ["p2m", "event", "allocator"] as const) locks.acquire(locks.id(rank, rank === "allocator" ? 0 : slot));
+    for (const rank of ["p2m", "event", "allocator"] as const)
+      locks.acquire(locks.id(rank, rank === "allocator" ? 0 : slot));
     crashDomain(machine.hypervisor, slot, "in the middle");
-    for (const rank of ["allocator", "event", "p2m"] as const) locks.release(locks.id(rank, rank === "allocator" ? 0 : slot));
+    for (const rank of ["allocator", "event", "p2m"] as const)
+      locks.release(locks.id(rank, rank === "allocator" ? 0 : slot));
     machine.check();
   });
 

@@ -57,7 +57,10 @@ describe("domctl createdomain", () => {
     const machine = new Machine();
     machine.hypervisor.attention.take();
     const handle = Uint8Array.from({ length: 16 }, (_, index) => 200 + index);
-    assert.equal(create(machine, abi.DOMID_ANY, (view) => u.createdomain.handle.set(view, 0, handle)), 0);
+    assert.equal(
+      create(machine, abi.DOMID_ANY, (view) => u.createdomain.handle.set(view, 0, handle)),
+      0,
+    );
     const domid = abi.xen_domctl.domain.get(reply(machine.dom0), 0);
     assert.equal(domid, 1);
     const info = domainInfo(machine.hypervisor, machine.hypervisor.domains.slotOf(domid));
@@ -122,7 +125,8 @@ describe("domctl on domains", () => {
   it("pause and unpause nest; below zero, above 255, dom0 and oneself are refused", () => {
     const machine = new Machine();
     const guest = machine.guest();
-    const pause = (domid: number, caller = machine.dom0): number => call(machine, caller, abi.XEN_DOMCTL_pausedomain, domid);
+    const pause = (domid: number, caller = machine.dom0): number =>
+      call(machine, caller, abi.XEN_DOMCTL_pausedomain, domid);
     const unpause = (domid: number): number => call(machine, machine.dom0, abi.XEN_DOMCTL_unpausedomain, domid);
     assert.equal(unpause(guest.domid), -EINVAL);
     assert.equal(pause(guest.domid), 0);
@@ -142,8 +146,14 @@ describe("domctl on domains", () => {
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_destroydomain, self), -EINVAL);
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_resumedomain, self), -EINVAL);
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_soft_reset, self), -EOPNOTSUPP);
-    assert.equal(call(machine, stack, abi.XEN_DOMCTL_max_vcpus, self, (view) => u.max_vcpus.max.set(view, 0, 1)), 0);
-    assert.equal(call(machine, stack, abi.XEN_DOMCTL_max_vcpus, self, (view) => u.max_vcpus.max.set(view, 0, 2)), -EINVAL);
+    assert.equal(
+      call(machine, stack, abi.XEN_DOMCTL_max_vcpus, self, (view) => u.max_vcpus.max.set(view, 0, 1)),
+      0,
+    );
+    assert.equal(
+      call(machine, stack, abi.XEN_DOMCTL_max_vcpus, self, (view) => u.max_vcpus.max.set(view, 0, 2)),
+      -EINVAL,
+    );
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_set_target, self), -EINVAL);
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_destroydomain, 0), -EINVAL);
     assert.equal(call(machine, stack, abi.XEN_DOMCTL_pausedomain, 0), -EINVAL);
@@ -182,7 +192,12 @@ describe("domctl on domains", () => {
         view.setBigUint64(u.max_mem.max_memkb.offset, kib, true);
       });
     const { maxPages } = machine.hypervisor.domains;
-    for (const [kib, pages] of [[43n, 10], [0n, 0], [2n ** 33n, 2 ** 31], [2n ** 64n - 1n, 2 ** 32 - 2]] as const) {
+    for (const [kib, pages] of [
+      [43n, 10],
+      [0n, 0],
+      [2n ** 33n, 2 ** 31],
+      [2n ** 64n - 1n, 2 ** 32 - 2],
+    ] as const) {
       assert.equal(setMax(kib), 0);
       assert.equal(maxPages[guest.slot], pages);
     }
@@ -222,7 +237,9 @@ describe("domctl on domains", () => {
     const machine = new Machine();
     const guest = machine.guest({ vcpus: 2 });
     const ask = (vcpu: number): number =>
-      call(machine, machine.dom0, abi.XEN_DOMCTL_getvcpuinfo, guest.domid, (view) => u.getvcpuinfo.vcpu.set(view, 0, vcpu));
+      call(machine, machine.dom0, abi.XEN_DOMCTL_getvcpuinfo, guest.domid, (view) =>
+        u.getvcpuinfo.vcpu.set(view, 0, vcpu),
+      );
     assert.equal(ask(0), 0);
     assert.equal(u.getvcpuinfo.online.get(reply(machine.dom0), 0), 1);
     assert.equal(ask(1), 0);
@@ -294,7 +311,16 @@ describe("domctl on domains", () => {
 
 describe("sysctl", () => {
   const list = (machine: Machine, first: number, max: number, buffer = 0x2000): number[] | number => {
-    pokeWords(machine.dom0, AT, abi.XEN_SYSCTL_getdomaininfolist, abi.XEN_SYSCTL_INTERFACE_VERSION, first, max, buffer, 0);
+    pokeWords(
+      machine.dom0,
+      AT,
+      abi.XEN_SYSCTL_getdomaininfolist,
+      abi.XEN_SYSCTL_INTERFACE_VERSION,
+      first,
+      max,
+      buffer,
+      0,
+    );
     const result = machine.call(machine.dom0, SYSCTL, AT);
     if (result !== 0) return result;
     const view = new DataView(peek(machine.dom0, AT, abi.xen_sysctl.sizeBytes).buffer);

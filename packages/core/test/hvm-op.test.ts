@@ -133,7 +133,13 @@ describe("hvm_op, the rest", () => {
     };
     assert.equal(typeOf(0, 0), 0);
     assert.equal(typeOf(RAM_FRAMES - 1, 0), 0);
-    for (const [low, high] of [[RAM_FRAMES, 0], [0, 1], [-1, 0], [-1, -1], [0x10_0000, 0]] as const) {
+    for (const [low, high] of [
+      [RAM_FRAMES, 0],
+      [0, 1],
+      [-1, 0],
+      [-1, -1],
+      [0x10_0000, 0],
+    ] as const) {
       assert.equal(typeOf(low, high), 2);
     }
   });

@@ -13,12 +13,52 @@ const { ENOSYS } = abi;
 
 /** Addresses at every kind of edge: of memory, of a page, of 2^31 and of 2^32. */
 const edges = [
-  0, 1, 3, 0xffc, 0xfff, 0x1000, RAM_BYTES - 64, RAM_BYTES - 8, RAM_BYTES - 4, RAM_BYTES - 1, RAM_BYTES, RAM_BYTES + 1,
-  0x7fff_fffc, 0x7fff_ffff, 0x8000_0000, 0xffff_f000, 0xffff_fff8, 0xffff_fffc, 0xffff_ffff,
+  0,
+  1,
+  3,
+  0xffc,
+  0xfff,
+  0x1000,
+  RAM_BYTES - 64,
+  RAM_BYTES - 8,
+  RAM_BYTES - 4,
+  RAM_BYTES - 1,
+  RAM_BYTES,
+  RAM_BYTES + 1,
+  0x7fff_fffc,
+  0x7fff_ffff,
+  0x8000_0000,
+  0xffff_f000,
+  0xffff_fff8,
+  0xffff_fffc,
+  0xffff_ffff,
 ];
 /** Numbers that limits are off by one at, as unsigned and as the signed i32 that arrives from WebAssembly. */
-const numbers = [0, 1, 2, 31, 32, 63, 64, 127, 128, 1023, 1024, 1025, 0x7fef, 0x7ff0, 0xffff, 0x1_0000, 2 ** 31 - 1, 2 ** 31,
-  2 ** 32 - 2, 2 ** 32 - 1, -1, -2, -(2 ** 31)];
+const numbers = [
+  0,
+  1,
+  2,
+  31,
+  32,
+  63,
+  64,
+  127,
+  128,
+  1023,
+  1024,
+  1025,
+  0x7fef,
+  0x7ff0,
+  0xffff,
+  0x1_0000,
+  2 ** 31 - 1,
+  2 ** 31,
+  2 ** 32 - 2,
+  2 ** 32 - 1,
+  -1,
+  -2,
+  -(2 ** 31),
+];
 /** What the structures of all pages are made of. */
 const fills: Readonly<Record<string, (at: number) => number>> = {
   zeros: () => 0,
@@ -124,7 +164,8 @@ describe("bad arguments", () => {
       for (const byteAt of Object.values(fills)) {
         for (const command of commands) {
           fill(guest, byteAt);
-          for (const address of edges) guest = attempt(machine, guest, number, [command, address, address, address, address]);
+          for (const address of edges)
+            guest = attempt(machine, guest, number, [command, address, address, address, address]);
         }
         for (const address of edges) guest = attempt(machine, guest, number, [address, address, 1, 0, 0]);
       }
@@ -149,7 +190,15 @@ describe("bad arguments", () => {
     const machine = new Machine();
     for (const domid of [0x7fee, 0x7ff1, 0x7ff4, 0x7fff, 0x8000, 0xffff]) {
       poke(machine.dom0, 0x1000, Uint8Array.of(domid & 0xff, domid >> 8, 0, 0));
-      const result = hypercall(machine.dom0.cpu, abi.__HYPERVISOR_memory_op, abi.XENMEM_current_reservation, 0x1000, 0, 0, 0);
+      const result = hypercall(
+        machine.dom0.cpu,
+        abi.__HYPERVISOR_memory_op,
+        abi.XENMEM_current_reservation,
+        0x1000,
+        0,
+        0,
+        0,
+      );
       assert.equal(result, -abi.ESRCH);
     }
   });

@@ -15,13 +15,19 @@ const specification = `
   dead      -         -        -        -       -         -        -             -        -       free
 `;
 
-const rows = specification.trim().split("\n").map((line) => line.trim().split(/\s+/));
+const rows = specification
+  .trim()
+  .split("\n")
+  .map((line) => line.trim().split(/\s+/));
 
 describe("life cycle", () => {
   it("each state allows exactly the moves of the table", () => {
     const [, ...events] = rows[0]!;
     assert.deepEqual(events, [...DOMAIN_EVENTS]);
-    assert.deepEqual(rows.slice(1).map(([state]) => state), [...DOMAIN_STATES]);
+    assert.deepEqual(
+      rows.slice(1).map(([state]) => state),
+      [...DOMAIN_STATES],
+    );
     for (const [state, ...next] of rows.slice(1)) {
       for (const [index, event] of DOMAIN_EVENTS.entries()) {
         const expected = next[index] === "-" ? undefined : next[index];

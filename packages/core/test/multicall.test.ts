@@ -62,7 +62,13 @@ describe("multicall", () => {
     const machine = new Machine();
     const guest = machine.guest();
     writeList(guest, [pageSize]);
-    for (const [list, count] of [[LIST, 2 ** 27], [LIST, 2 ** 32 - 1], [LIST, -1], [0xffff_ffe1, 1], [-1, 1]] as const) {
+    for (const [list, count] of [
+      [LIST, 2 ** 27],
+      [LIST, 2 ** 32 - 1],
+      [LIST, -1],
+      [0xffff_ffe1, 1],
+      [-1, 1],
+    ] as const) {
       assert.equal(machine.call(guest, MULTICALL, list, count), -EFAULT);
       assert.deepEqual(results(guest, 1), [UNTOUCHED]);
     }

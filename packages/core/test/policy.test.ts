@@ -53,7 +53,8 @@ const constants: readonly (readonly [string, number])[] = Object.entries(abi).fi
 
 const nameOf = (name: HypercallName, command: number): string => {
   const pattern = commandNames[name];
-  const found = pattern === undefined ? undefined : constants.find(([key, value]) => pattern.test(key) && value === command);
+  const found =
+    pattern === undefined ? undefined : constants.find(([key, value]) => pattern.test(key) && value === command);
   return found === undefined ? `${name}(${command})` : found[0];
 };
 
@@ -99,10 +100,16 @@ describe("policy", () => {
     for (const [key, pattern] of Object.entries(commandNames)) {
       const expected = new Set(constants.filter(([name]) => pattern.test(name)).map(([, value]) => value));
       const found = rows.filter((row) => row.hypercall === key).map((row) => row.command);
-      assert.deepEqual(found, [...expected].toSorted((a, b) => a - b), key);
+      assert.deepEqual(
+        found,
+        [...expected].toSorted((a, b) => a - b),
+        key,
+      );
     }
     const inTable = (pattern: RegExp): number[] =>
-      [...new Set(constants.filter(([name]) => pattern.test(name)).map(([, value]) => value))].toSorted((a, b) => a - b);
+      [...new Set(constants.filter(([name]) => pattern.test(name)).map(([, value]) => value))].toSorted(
+        (a, b) => a - b,
+      );
     assert.deepEqual(Object.keys(domctlOperations).map(Number), inTable(/^XEN_DOMCTL_[a-z]/));
     assert.deepEqual(Object.keys(sysctlOperations).map(Number), inTable(/^XEN_SYSCTL_[a-z]/));
   });

@@ -12,52 +12,53 @@ const ARG = 0x1000;
 const LIST = 0x2000;
 
 /** Calls that change something, each with its arguments in memory. */
-const calls: Readonly<Record<string, (machine: Machine) => { guest: Guest; number: number; args: readonly number[] }>> = {
-  "populate_physmap of a gfn that holds RAM": (machine) => {
-    const guest = machine.guest();
-    pokeWords(guest, LIST, 20);
-    pokeWords(guest, ARG, LIST, 1, 0, 0, abi.DOMID_SELF);
-    return { guest, number: abi.__HYPERVISOR_memory_op, args: [abi.XENMEM_populate_physmap, ARG] };
-  },
-  "decrease_reservation of a hole": (machine) => {
-    const guest = machine.guest();
-    pokeWords(guest, LIST, 30);
-    pokeWords(guest, ARG, LIST, 1, 0, 0, abi.DOMID_SELF);
-    return { guest, number: abi.__HYPERVISOR_memory_op, args: [abi.XENMEM_decrease_reservation, ARG] };
-  },
-  alloc_unbound: (machine) => {
-    const guest = machine.guest();
-    pokeWords(guest, ARG, abi.DOMID_SELF);
-    return { guest, number: abi.__HYPERVISOR_event_channel_op, args: [abi.EVTCHNOP_alloc_unbound, ARG] };
-  },
-  console_io: (machine) => {
-    const guest = machine.guest();
-    return { guest, number: abi.__HYPERVISOR_console_io, args: [abi.CONSOLEIO_write, 300, 0] };
-  },
-  "a version string": (machine) => {
-    const guest = machine.guest();
-    return { guest, number: abi.__HYPERVISOR_xen_version, args: [abi.XENVER_capabilities, LIST] };
-  },
-  "a multicall of populate and reset": (machine) => {
-    const guest = machine.guest();
-    pokeWords(guest, 0x3000, 20);
-    pokeWords(guest, ARG, 0x3000, 1, 0, 0, abi.DOMID_SELF);
-    pokeWords(guest, ARG + 64, abi.DOMID_SELF);
-    pokeWords(guest, LIST, abi.__HYPERVISOR_memory_op, 0, abi.XENMEM_populate_physmap, ARG, 0, 0, 0, 0);
-    pokeWords(guest, LIST + 32, abi.__HYPERVISOR_event_channel_op, 0, abi.EVTCHNOP_reset, ARG + 64, 0, 0, 0, 0);
-    return { guest, number: abi.__HYPERVISOR_multicall, args: [LIST, 2] };
-  },
-  "domctl getdomaininfo and what it formats": (machine) => {
-    const guest = machine.dom0;
-    pokeWords(guest, ARG, abi.XEN_DOMCTL_getdomaininfo, abi.XEN_DOMCTL_INTERFACE_VERSION, machine.guest().domid);
-    return { guest, number: abi.__HYPERVISOR_domctl, args: [ARG] };
-  },
-  "domctl destroydomain": (machine) => {
-    const guest = machine.dom0;
-    pokeWords(guest, ARG, abi.XEN_DOMCTL_destroydomain, abi.XEN_DOMCTL_INTERFACE_VERSION, machine.guest().domid);
-    return { guest, number: abi.__HYPERVISOR_domctl, args: [ARG] };
-  },
-};
+const calls: Readonly<Record<string, (machine: Machine) => { guest: Guest; number: number; args: readonly number[] }>> =
+  {
+    "populate_physmap of a gfn that holds RAM": (machine) => {
+      const guest = machine.guest();
+      pokeWords(guest, LIST, 20);
+      pokeWords(guest, ARG, LIST, 1, 0, 0, abi.DOMID_SELF);
+      return { guest, number: abi.__HYPERVISOR_memory_op, args: [abi.XENMEM_populate_physmap, ARG] };
+    },
+    "decrease_reservation of a hole": (machine) => {
+      const guest = machine.guest();
+      pokeWords(guest, LIST, 30);
+      pokeWords(guest, ARG, LIST, 1, 0, 0, abi.DOMID_SELF);
+      return { guest, number: abi.__HYPERVISOR_memory_op, args: [abi.XENMEM_decrease_reservation, ARG] };
+    },
+    alloc_unbound: (machine) => {
+      const guest = machine.guest();
+      pokeWords(guest, ARG, abi.DOMID_SELF);
+      return { guest, number: abi.__HYPERVISOR_event_channel_op, args: [abi.EVTCHNOP_alloc_unbound, ARG] };
+    },
+    console_io: (machine) => {
+      const guest = machine.guest();
+      return { guest, number: abi.__HYPERVISOR_console_io, args: [abi.CONSOLEIO_write, 300, 0] };
+    },
+    "a version string": (machine) => {
+      const guest = machine.guest();
+      return { guest, number: abi.__HYPERVISOR_xen_version, args: [abi.XENVER_capabilities, LIST] };
+    },
+    "a multicall of populate and reset": (machine) => {
+      const guest = machine.guest();
+      pokeWords(guest, 0x3000, 20);
+      pokeWords(guest, ARG, 0x3000, 1, 0, 0, abi.DOMID_SELF);
+      pokeWords(guest, ARG + 64, abi.DOMID_SELF);
+      pokeWords(guest, LIST, abi.__HYPERVISOR_memory_op, 0, abi.XENMEM_populate_physmap, ARG, 0, 0, 0, 0);
+      pokeWords(guest, LIST + 32, abi.__HYPERVISOR_event_channel_op, 0, abi.EVTCHNOP_reset, ARG + 64, 0, 0, 0, 0);
+      return { guest, number: abi.__HYPERVISOR_multicall, args: [LIST, 2] };
+    },
+    "domctl getdomaininfo and what it formats": (machine) => {
+      const guest = machine.dom0;
+      pokeWords(guest, ARG, abi.XEN_DOMCTL_getdomaininfo, abi.XEN_DOMCTL_INTERFACE_VERSION, machine.guest().domid);
+      return { guest, number: abi.__HYPERVISOR_domctl, args: [ARG] };
+    },
+    "domctl destroydomain": (machine) => {
+      const guest = machine.dom0;
+      pokeWords(guest, ARG, abi.XEN_DOMCTL_destroydomain, abi.XEN_DOMCTL_INTERFACE_VERSION, machine.guest().domid);
+      return { guest, number: abi.__HYPERVISOR_domctl, args: [ARG] };
+    },
+  };
 
 /** What happened when a call was made at many depths, the deepest first. */
 interface Tally {

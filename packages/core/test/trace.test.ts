@@ -53,7 +53,10 @@ describe("notes about guests", () => {
       machine.call(guest, 63, second);
     }
     const kept = trace.take(guest.slot).map((record) => record.second);
-    assert.deepEqual(kept, Array.from({ length: TRACE_RECORDS_MAX }, (_, index) => 40 - TRACE_RECORDS_MAX + index));
+    assert.deepEqual(
+      kept,
+      Array.from({ length: TRACE_RECORDS_MAX }, (_, index) => 40 - TRACE_RECORDS_MAX + index),
+    );
   });
 });
 

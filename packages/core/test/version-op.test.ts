@@ -59,7 +59,12 @@ describe("xen_version", () => {
     poke(guest, AT, new Uint8Array(144).fill(0xa5));
     ask(machine, guest, abi.XENVER_compile_info, AT);
     const reply = peek(guest, AT, 144);
-    for (const [from, end] of [[0, 64], [64, 80], [80, 112], [112, 144]] as const) {
+    for (const [from, end] of [
+      [0, 64],
+      [64, 80],
+      [80, 112],
+      [112, 144],
+    ] as const) {
       const field = reply.subarray(from, end);
       assert(field.subarray(field.indexOf(0)).every((byte) => byte === 0));
     }
