@@ -86,7 +86,7 @@ export const relinquishMemory = (hypervisor: Hypervisor, slot: number, frameCoun
   let left = frameCount;
   while (left > 0 && domains.gfnEnd[slot]! > 0) {
     locks.acquire(lock);
-    left -= relinquishTop(hypervisor, slot, Math.min(left, RAM_RUNS_MAX));
+    left -= skipHoles(hypervisor, slot) ? 1 : relinquishTop(hypervisor, slot, Math.min(left, RAM_RUNS_MAX));
     locks.release(lock);
     removed.free(hypervisor, slot);
   }
@@ -146,6 +146,17 @@ const holeLength = (hypervisor: Hypervisor, slot: number, gfn: number, countMax:
   let at = first;
   while (at < first + countMax && entries[at] === P2M_HOLE) at += 1;
   return at - first;
+};
+
+/** Lowers `gfnEnd` to behind the highest gfn that is no hole; true when it moved. Under the p2m lock. */
+const skipHoles = (hypervisor: Hypervisor, slot: number): boolean => {
+  const { domains, p2m } = hypervisor;
+  const end = domains.gfnEnd[slot]!;
+  const first = p2m.at(slot, 0);
+  let at = first + end;
+  while (at > first && p2m.entries[at - 1] === P2M_HOLE) at -= 1;
+  domains.gfnEnd[slot] = at - first;
+  return at - first < end;
 };
 
 /** Unhooks up to `countMax` gfns below `gfnEnd` and lowers it; leaves their RAM in `removed`. Under the p2m lock. */
