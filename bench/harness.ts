@@ -44,26 +44,45 @@ export interface Pair {
 /** What `comparePair` found. */
 export type Measurement = Pick<Result, "value" | "floor" | "ratio" | "spread">;
 
+/** How often a pair is measured. */
+export interface Rounds {
+  /** Operations in one round. */
+  readonly count: number;
+  readonly rounds: number;
+  /** Rounds before those that count; 2 by default. */
+  readonly warmup?: number;
+}
+
 /**
  * Nanoseconds per operation of both sides, as medians of alternating rounds, and the median of the rounds' own ratios:
  * when the machine's speed drifts, both sides of a round drift together.
  */
-export const comparePair = async (
-  pair: Pair,
-  options: { count: number; rounds: number; warmup?: number },
-): Promise<Measurement> => {
+export const comparePair = async (pair: Pair, options: Rounds): Promise<Measurement> => {
+  const { values, floors, ratios } = await play(pair, options);
+  return { value: median(values), floor: median(floors), ratio: median(ratios), spread: quartiles(ratios) };
+};
+
+/**
+ * As `comparePair`, but the least of each side, and their ratio: for what another program on the same processors does
+ * not slow down but stop.
+ */
+export const leastPair = async (pair: Pair, options: Rounds): Promise<Measurement> => {
+  const { values, floors, ratios } = await play(pair, options);
+  const [value, floor] = [Math.min(...values), Math.min(...floors)];
+  return { value, floor, ratio: value / floor, spread: quartiles(ratios) };
+};
+
+const play = async (pair: Pair, { count, rounds, warmup = 2 }: Rounds) => {
   const values: number[] = [];
   const floors: number[] = [];
-  const ratios: number[] = [];
-  for (let round = -(options.warmup ?? 2); round < options.rounds; round += 1) {
-    const value = (await pair.value(options.count)) / options.count;
-    const floor = (await pair.floor(options.count)) / options.count;
+  for (let round = -warmup; round < rounds; round += 1) {
+    const value = (await pair.value(count)) / count;
+    const floor = (await pair.floor(count)) / count;
     if (round < 0) continue;
     values.push(value);
     floors.push(floor);
-    ratios.push(value / floor);
   }
-  return { value: median(values), floor: median(floors), ratio: median(ratios), spread: quartiles(ratios) };
+  return { values, floors, ratios: values.map((value, round) => value / floors[round]!) };
 };
 
 /** Lower and upper quartile. */
