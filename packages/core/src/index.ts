@@ -167,7 +167,6 @@ export {
   bringUp,
   endVcpu,
   initialiseVcpu,
-  isBlocked,
   isUp,
   onlineVcpuCount,
   requestVcpuStart,

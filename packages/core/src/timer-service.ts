@@ -5,7 +5,7 @@ import { DOM0_SLOT } from "./domain-table.ts";
 import { ARMED, SERVED, WATCHDOG_COUNT } from "./event-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { expireTimers, nextTimer, SERVICE_INTERVAL_NS } from "./timers.ts";
-import { VCPU_BLOCKED } from "./vcpu-table.ts";
+import { COUNTER_START_REQUESTS, VCPU_BLOCKED } from "./vcpu-table.ts";
 import { expireWatchdogs } from "./watchdog.ts";
 
 /**
@@ -14,7 +14,7 @@ import { expireWatchdogs } from "./watchdog.ts";
  * come and on ATTENTION_TIMER. However often it is called, it works once per SERVICE_INTERVAL_NS.
  */
 export const serviceTimers = (hypervisor: Hypervisor): number => {
-  const { events, platform } = hypervisor;
+  const { events, platform, vcpus } = hypervisor;
   const now = platform.now();
   const again = events.armedNs[SERVED]! + SERVICE_INTERVAL_NS;
   if (again > now && events.armedNs[SERVED] !== 0) {
@@ -24,6 +24,8 @@ export const serviceTimers = (hypervisor: Hypervisor): number => {
   // Whoever sets a timer from here on raises ATTENTION_TIMER again: nothing that the scan misses is forgotten.
   events.armedNs[ARMED] = Infinity;
   events.armedNs[SERVED] = now;
+  // A full barrier between that and the scan: an atomic addition of nothing.
+  Atomics.add(vcpus.counters, COUNTER_START_REQUESTS, 0);
   const next = Math.max(expireAll(hypervisor, now), now + SERVICE_INTERVAL_NS);
   events.armedNs[ARMED] = next;
   return next;

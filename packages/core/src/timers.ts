@@ -89,7 +89,7 @@ export const nextTick = (due: number, periodNs: number, now: number): number => 
   return next > now ? next : now + periodNs;
 };
 
-/** Switches off every timer of the domain in `slot`. */
+/** Switches off every timer of the domain in `slot`, its watchdogs too. */
 export const stopTimers = (hypervisor: Hypervisor, slot: number): void => {
   const { domains, events, vcpus } = hypervisor;
   lockEvents(hypervisor, slot, slot);

@@ -15,7 +15,6 @@ import { changeRunstate, updateRunstateArea } from "./runstate.ts";
 import { refreshTime } from "./system-time.ts";
 import {
   COUNTER_START_REQUESTS,
-  VCPU_BLOCKED,
   VCPU_DOWN,
   VCPU_INITIALISED,
   VCPU_OFFLINE,
@@ -111,15 +110,6 @@ export const requestVcpuStart = (hypervisor: Hypervisor, index: number): void =>
   hypervisor.attention.raise(ATTENTION_REQUEST);
 };
 
-/** Asks the host for a thread for every vCPU of the domain in `slot` that is up and has none: it begins to run. */
-export const requestUpVcpus = (hypervisor: Hypervisor, slot: number): void => {
-  const { domains, vcpus } = hypervisor;
-  for (let vcpu = 0; vcpu < domains.vcpuCount[slot]!; vcpu += 1) {
-    const index = vcpus.index(slot, vcpu);
-    if (isUp(hypervisor, index)) requestVcpuStart(hypervisor, index);
-  }
-};
-
 /** Takes the vCPUs that wait for a thread. For the control domain, on ATTENTION_REQUEST. */
 export const vcpuStartRequests = (hypervisor: Hypervisor): VcpuStartRequest[] => {
   const { domains, vcpus } = hypervisor;
@@ -173,7 +163,3 @@ export const whileOffline = (cpu: Cpu, pass: () => void): void => {
   updateRunstateArea(cpu);
   refreshTime(cpu, now);
 };
-
-/** Whether vCPU row `index` sleeps in the hypervisor. */
-export const isBlocked = (hypervisor: Hypervisor, index: number): boolean =>
-  Atomics.load(hypervisor.vcpus.state, index) === VCPU_BLOCKED;
