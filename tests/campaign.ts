@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type BootImage, type Domain, Host } from "@xenolith/host";
+import { GATE_IN } from "@xenolith/core";
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
 
 const root = path.join(import.meta.dirname, "../..");
@@ -95,13 +96,27 @@ class Campaign {
     }
   }
 
-  /** Stops all guests where they are, and compares. */
+  /** Stops all guests where they are, also those that start meanwhile, and compares. */
   async audit(): Promise<void> {
-    const domains = this.#host.domains.filter(({ state }) => state === "running");
-    await Promise.all(domains.map((domain) => domain.pause({ timeoutMs: 5000 }).catch(() => {})));
+    const paused: Domain[] = [];
+    for (let running = this.#running(); running.length > 0 || !this.#isQuiet(); running = this.#running()) {
+      paused.push(...running);
+      await Promise.all(running.map((domain) => domain.pause({ timeoutMs: 30_000 }).catch(() => {})));
+      // Those that ended or are being destroyed have been told to stop; they may still be inside.
+      await delay(1);
+    }
     this.report.audits += 1;
     this.report.findings.push(...this.#host.audit());
-    for (const domain of domains) if (domain.state === "paused") domain.unpause();
+    for (const domain of paused) if (domain.state === "paused") domain.unpause();
+  }
+
+  /** Whether no vCPU executes the hypervisor. */
+  #isQuiet(): boolean {
+    return this.#host.hypervisor.vcpus.gate.every((word) => (word & GATE_IN) === 0);
+  }
+
+  #running(): Domain[] {
+    return this.#host.domains.filter(({ state }) => state === "running");
   }
 
   async #liveWith(domain: Domain): Promise<void> {

@@ -108,7 +108,9 @@ export class Host implements AsyncDisposable {
     checkBounds("creation of a domain", action);
     const assembled = await assembleDomain(context, image, options);
     const { slot } = assembled;
-    const domain = new Domain({ ...assembled, onDestroyed: () => domains.delete(slot) });
+    // The slot may have a new owner by the time its old one has been told that it is gone.
+    const onDestroyed = (): void => void (domains.get(slot) === domain && domains.delete(slot));
+    const domain: Domain = new Domain({ ...assembled, onDestroyed });
     domains.set(slot, domain);
     return domain;
   }
