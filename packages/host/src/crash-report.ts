@@ -13,12 +13,29 @@ export interface CrashReport {
   readonly internal: boolean;
 }
 
-const WASM_FRAME = /^\s*at (?:(?<name>.*) \()?wasm:\/\/wasm\/[^\s)]*:wasm-function\[(?<index>\d+)\]:(?<address>0x[0-9a-f]+)\)?$/;
+const WASM_FRAME =
+  /^\s*at (?:(?<name>.*) \()?wasm:\/\/wasm\/[^\s)]*:wasm-function\[(?<index>\d+)\]:(?<address>0x[0-9a-f]+)\)?$/;
 /** Functions that the loader appended have names with this prefix; the frame of their caller says more. */
 const APPENDED_PREFIX = "xenolith.";
 
+/** What a terminal would obey instead of show: control characters, and marks that turn the direction of writing. */
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+/** Characters of a guest's own text that a report keeps. */
+const TEXT_LENGTH_MAX = 200;
+
+/** Names of functions and messages may be a guest's own: they become one line that can be printed anywhere. */
+const printable = (text: string): string => {
+  const kept = text.length > TEXT_LENGTH_MAX ? `${text.slice(0, TEXT_LENGTH_MAX)}...` : text;
+  return kept.replaceAll(UNPRINTABLE, (letter) => `\\u{${letter.charCodeAt(0).toString(16)}}`);
+};
+
 /** Describes what a guest's code threw out of a vCPU. */
 export const describeCrash = (thrown: unknown): CrashReport => {
+  const { reason, where, internal } = describe(thrown);
+  return { reason: printable(reason), where, internal };
+};
+
+const describe = (thrown: unknown): CrashReport => {
   const where = thrown instanceof Error ? guestFrame(thrown.stack ?? "") : "";
   if (thrown instanceof WebAssembly.RuntimeError) return { reason: thrown.message, where, internal: false };
   // V8's stack limit, in the guest or in a host function that it called with too little stack left.
@@ -38,7 +55,7 @@ const guestFrame = (stack: string): string => {
     const { name, index, address } = groups;
     if (name?.startsWith(APPENDED_PREFIX)) continue;
     const position = `wasm-function[${index}]:${address}`;
-    return name === undefined ? position : `${name} (${position})`;
+    return name === undefined ? position : `${printable(name)} (${position})`;
   }
   return "";
 };
