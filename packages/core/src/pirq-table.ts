@@ -18,12 +18,13 @@ import type { Geometry } from "./geometry.ts";
 
 /** Numbers that a domain has for physical interrupts. */
 export const PIRQ_COUNT = 256;
+const LINE_COUNT = 64;
 /** Interrupt lines; the pirqs below this are kept for them. */
-export const GSI_COUNT = 64;
+export const GSI_COUNT = LINE_COUNT;
 /** The first lines belong to legacy devices: never given out by get_free_pirq. */
 export const GSI_LEGACY_COUNT = 16;
 /** irq number of message 0. */
-export const IRQ_MSI_BASE = GSI_COUNT;
+export const IRQ_MSI_BASE = LINE_COUNT;
 /** Number of irqs: lines and messages. */
 export const IRQ_COUNT = 256;
 

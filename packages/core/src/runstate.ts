@@ -1,7 +1,7 @@
 /**
  * What a vCPU spends its time on: accounting, and the copy of it that a guest may register.
  *
- *     VCPU_STATES   RUNSTATE_*
+ *     VCPU_*        RUNSTATE_*
  *     running       0 running
  *     runnable      1 runnable
  *     blocked       2 blocked

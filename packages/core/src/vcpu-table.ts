@@ -4,7 +4,7 @@
  *     column        type  holds                                              written by
  *     gate          i32   see gate.ts; sleepers of a pause wait on it        own thread, control domain
  *     wake          i32   counter; a blocked vCPU sleeps on it               whoever wakes it, own thread
- *     state         u32   VCPU_STATES index                                  own thread, vcpu_op up/down
+ *     state         u32   VCPU_OFFLINE ... VCPU_BLOCKED                      own thread, vcpu_op up/down
  *     pollPort      i32   sched_op(poll): port, -1 any port, 0 not polling   own thread
  *     futexKey      f64   machine byte address waited on + 1, or 0           own thread (set), notifier (cleared)
  *     vcpuInfo      f64   direct-map byte address of its vcpu_info, or 0     create, register_vcpu_info
@@ -32,12 +32,13 @@
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
 
-/** What a vCPU does; the index is what the column holds. */
-export const VCPU_STATES = ["offline", "running", "runnable", "blocked"] as const;
-/** Indices of VCPU_STATES. */
+/** `state`: it has no thread, or is down. */
 export const VCPU_OFFLINE = 0;
+/** It runs guest code or a hypercall. */
 export const VCPU_RUNNING = 1;
+/** It would run, but waits for something that is not an event; the control domain serves its timers. */
 export const VCPU_RUNNABLE = 2;
+/** It sleeps in the hypervisor until it is woken, and serves its own timers. */
 export const VCPU_BLOCKED = 3;
 
 /** The vCPU knows where to start. */
