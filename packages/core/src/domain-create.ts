@@ -197,6 +197,9 @@ const fillVcpus = (hypervisor: Hypervisor, slot: number, frame: number): void =>
     const index = vcpus.index(slot, vcpu);
     vcpus.vcpuInfo[index] = frame * FRAME_BYTES + vcpu * VCPU_INFO_BYTES;
     domains.gateSeen[index] = domains.serial[GRACE_EPOCH]!;
+    domains.gateEntries[index] = 0;
+    domains.gateMark[index] = 0;
+    domains.markEpoch[index] = domains.serial[GRACE_EPOCH]!;
     Atomics.store(vcpus.gate, index, slot === DOM0_SLOT ? 0 : GATE_PAUSE);
   }
 };

@@ -29,7 +29,10 @@
  *     reapStage      u32   REAP_STAGES index of a dying domain          reap
  *     reapCursor     u32   next gfn or port to look at                  reap
  *     graceEpoch     u32   epoch in which the last port was closed       reap
+ *     gateEntries    u32   per vCPU: times it entered the hypervisor     vCPU
  *     gateSeen       u32   per vCPU: last epoch in which it was outside  reap
+ *     gateMark       u32   per vCPU: gateEntries when it was looked at   reap
+ *     markEpoch      u32   per vCPU: epoch in which that was             reap
  *     spaceBase      f64   host address of gfn 0; 0 = not attached      control domain, under the p2m lock
  *     createdNs      f64   host time of creation                        create
  *     handle         u8×16 uuid                                         create, setdomainhandle
@@ -91,7 +94,10 @@ export class DomainTable {
   readonly reapStage: Uint32Array;
   readonly reapCursor: Uint32Array;
   readonly graceEpoch: Uint32Array;
+  readonly gateEntries: Uint32Array;
   readonly gateSeen: Uint32Array;
+  readonly gateMark: Uint32Array;
+  readonly markEpoch: Uint32Array;
   readonly spaceBase: Float64Array;
   readonly createdNs: Float64Array;
   readonly handle: Uint8Array;
@@ -133,7 +139,10 @@ export class DomainTable {
     this.reapStage = arena.u32(count);
     this.reapCursor = arena.u32(count);
     this.graceEpoch = arena.u32(count);
+    this.gateEntries = arena.u32(count * geometry.vcpusPerDomain);
     this.gateSeen = arena.u32(count * geometry.vcpusPerDomain);
+    this.gateMark = arena.u32(count * geometry.vcpusPerDomain);
+    this.markEpoch = arena.u32(count * geometry.vcpusPerDomain);
     this.spaceBase = arena.f64(count);
     this.createdNs = arena.f64(count);
     this.handle = arena.u8(count * 16);

@@ -88,6 +88,7 @@ export const enterHypercall = (cpu: Cpu): void => {
   const { vcpus, domains, platform } = cpu.hypervisor;
   enterGate(vcpus.gate, cpu.index, platform);
   domains.hypercalls[cpu.slot]! += 1;
+  domains.gateEntries[cpu.index]! += 1;
 };
 
 /** Leaves the hypervisor. A vCPU that is to pause or stop does so here, before it runs guest code again. */

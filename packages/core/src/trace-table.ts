@@ -28,10 +28,8 @@ export const TRACE_EVENTS = [
   "denied",
   /** A hypercall that does not exist [hypercall, command]. */
   "unknown-hypercall",
-  /** The domain was crashed [vCPU, 0]. */
+  /** The domain was crashed [0, 0]; its row says why. */
   "crashed",
-  /** A pointer into memory that is not there [hypercall, address]. */
-  "bad-pointer",
 ] as const;
 /** One kind of note. */
 export type TraceEvent = (typeof TRACE_EVENTS)[number];

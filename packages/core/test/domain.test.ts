@@ -272,6 +272,39 @@ describe("shutdown and crash", () => {
   });
 });
 
+describe("races of the life cycle", () => {
+  it("a shutdown in the middle of an unpause is not lost: the vCPUs stay held", () => {
+    for (const wakes of [1, 2, 3, 4]) {
+      const machine = new Machine();
+      const { slot } = machine.guest({ vcpus: 4 }, { paused: true });
+      let left = wakes;
+      machine.parts.platform.wake = () => {
+        left -= 1;
+        if (left === 0) shutdownDomain(machine.hypervisor, slot, SHUTDOWN_suspend);
+      };
+      assert.equal(unpauseDomain(machine.hypervisor, slot), 0);
+      assert.equal(machine.hypervisor.domains.stateOf(slot), "shutdown");
+      machine.check();
+    }
+  });
+
+  it("a destruction or a crash in the middle of a resume is not lost either", () => {
+    for (const end of [crashDomain, beginDestroy]) {
+      const machine = new Machine();
+      const { slot } = machine.guest({ vcpus: 4 });
+      shutdownDomain(machine.hypervisor, slot, SHUTDOWN_suspend);
+      let left = 2;
+      machine.parts.platform.wake = () => {
+        left -= 1;
+        if (left === 0 && end === crashDomain) crashDomain(machine.hypervisor, slot, "test");
+      };
+      assert.equal(resumeDomain(machine.hypervisor, slot), 0);
+      if (end === beginDestroy) beginDestroy(machine.hypervisor, slot);
+      machine.check();
+    }
+  });
+});
+
 describe("device models", () => {
   it("a domain gets one target, which is neither itself nor dom0", () => {
     const machine = new Machine();
