@@ -13,7 +13,8 @@ const say = (words: Int32Array, word: number, turn: number): void => {
 };
 
 const hear = (words: Int32Array, word: number, turn: number): void => {
-  for (let now = Atomics.load(words, word); now !== turn; now = Atomics.load(words, word)) Atomics.wait(words, word, now);
+  for (let now = Atomics.load(words, word); now !== turn; now = Atomics.load(words, word))
+    Atomics.wait(words, word, now);
 };
 
 /** Plays `turns` turns, sleeping, after one to meet the other. The words are 0 at first. Returns the nanoseconds. */
@@ -57,9 +58,8 @@ type Play = (from: number, to: number) => void;
 let exports: Readonly<Record<string, Play>> | undefined;
 
 const playerOf = (memory: WebAssembly.Memory, side: "ping" | "pong"): Play => {
-  exports ??= new WebAssembly.Instance(new WebAssembly.Module(spinner), { bare: { memory } }).exports as unknown as Readonly<
-    Record<string, Play>
-  >;
+  exports ??= new WebAssembly.Instance(new WebAssembly.Module(spinner), { bare: { memory } })
+    .exports as unknown as Readonly<Record<string, Play>>;
   return exports[side]!;
 };
 

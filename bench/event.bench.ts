@@ -28,7 +28,10 @@ const openTable = async (host: Host, masked: boolean): Promise<readonly [Player,
   const port = allocateUnbound(hypervisor, slotOf(first), second.domid);
   const peer = bindInterdomain(hypervisor, slotOf(second), first.domid, port);
   assert(port > 0 && peer > 0);
-  const players = [{ domain: first, port }, { domain: second, port: peer }] as const;
+  const players = [
+    { domain: first, port },
+    { domain: second, port: peer },
+  ] as const;
   for (const player of players) {
     assert.equal(await player.domain.call("setup", player.port, Number(masked)), 0);
   }

@@ -35,13 +35,15 @@ export const bench: Bench = ({ small }) =>
   withHost({ memoryBytes: 64 * 2 ** 20, warmVcpuCount: 1 }, async (host) => {
     const thread = new BareThread();
     try {
-      await thread.call("bare-wasm.js", "load", loops("bare"));
+      await thread.call("bare-wasm.js", "loadAdding", loops("bare"));
       const domain = await startDomain(host, { image: loops("xen"), memoryBytesMax: 2 ** 20 });
       const measure = async (id: string, name: string, count: number, limit: number): Promise<Result> => {
         const expected = numberOf(await domain.call(name, 1));
         assert(expected > 0);
         const pair = { value: timed(domain, name, expected), floor: timedBare(thread, name) };
-        return result(id, "ns", await comparePair(pair, { count, rounds: small ? 1 : 15, warmup: small ? 0 : 3 }), { limit });
+        return result(id, "ns", await comparePair(pair, { count, rounds: small ? 1 : 15, warmup: small ? 0 : 3 }), {
+          limit,
+        });
       };
       const count = small ? 1000 : 3_000_000;
       return [
@@ -54,19 +56,23 @@ export const bench: Bench = ({ small }) =>
     }
   });
 
-const timed = (domain: Domain, name: string, expected: number) => async (count: number): Promise<number> => {
-  const start = process.hrtime.bigint();
-  const answer = numberOf(await domain.call(name, count));
-  const elapsedNs = Number(process.hrtime.bigint() - start);
-  assert.equal(answer, expected);
-  return elapsedNs;
-};
+const timed =
+  (domain: Domain, name: string, expected: number) =>
+  async (count: number): Promise<number> => {
+    const start = process.hrtime.bigint();
+    const answer = numberOf(await domain.call(name, count));
+    const elapsedNs = Number(process.hrtime.bigint() - start);
+    assert.equal(answer, expected);
+    return elapsedNs;
+  };
 
-const timedBare = (thread: BareThread, name: string) => async (count: number): Promise<number> => {
-  const start = process.hrtime.bigint();
-  await thread.call("bare-wasm.js", "call", name, count);
-  return Number(process.hrtime.bigint() - start);
-};
+const timedBare =
+  (thread: BareThread, name: string) =>
+  async (count: number): Promise<number> => {
+    const start = process.hrtime.bigint();
+    await thread.call("bare-wasm.js", "call", name, count);
+    return Number(process.hrtime.bigint() - start);
+  };
 
 /** Bytes of JavaScript heap that a call allocates, with the calling side on this thread; the floor is an empty loop. */
 const allocations = async (host: Host, domain: Domain, small: boolean): Promise<Result[]> => {

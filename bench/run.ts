@@ -20,14 +20,18 @@ const { values, positionals } = parseArgs({
 const unknown = positionals.filter((name) => !names.includes(name));
 if (values.help === true || unknown.length > 0) {
   const complaint = unknown.length > 0 ? `no bench is called ${unknown.join(", ")}\n` : "";
-  process.stderr.write(`${complaint}usage: npm run bench -- [NAME...] [--json] [--small]\nbenches: ${names.join(" ")}\n`);
+  process.stderr.write(
+    `${complaint}usage: npm run bench -- [NAME...] [--json] [--small]\nbenches: ${names.join(" ")}\n`,
+  );
   process.exit(unknown.length > 0 ? 2 : 0);
 }
 
 const runHere = async (bench: string): Promise<void> => {
   const module = (await import(`./${bench}.bench.js`)) as { readonly bench: Bench };
   const results = await module.bench({ small: values.small === true });
-  process.stdout.write(values.json === true ? `${JSON.stringify({ bench, results })}\n` : formatResults(bench, results));
+  process.stdout.write(
+    values.json === true ? `${JSON.stringify({ bench, results })}\n` : formatResults(bench, results),
+  );
 };
 
 const runApart = (bench: string): void => {
