@@ -66,7 +66,7 @@ describe("modules that are made to harm", () => {
     "more memory than there is address space": () => module(section(5, 1, 0, ...number(65_537))),
   };
   for (const [what, build] of Object.entries(bombs)) {
-    it(`W29: ${what} are refused with an error, and cost little (W-29, CVE-2019-7704, XSA-25)`, async () => {
+    it(`W29, T03: ${what} are refused with an error, and cost little (W-29, CVE-2019-7704, XSA-25)`, async () => {
       const image = build();
       const before = process.memoryUsage().rss;
       await assert.rejects(host.createDomain({ image }), (error: Error & { code?: string }) =>
@@ -187,7 +187,7 @@ describe("modules that are made to harm", () => {
     }
   });
 
-  it("W26: what it prints is text, and the format of nothing (W-26)", async () => {
+  it("W26, T16: what it prints is text, and the format of nothing (W-26)", async () => {
     const bytes = [...Buffer.from(names.join(" ")), 10];
     const data = bytes.map((byte) => `\\${byte.toString(16).padStart(2, "0")}`).join("");
     const print = `(drop (call $console_io (i32.const 0) (i32.const ${bytes.length}) (i32.const 8)))`;
@@ -198,6 +198,48 @@ describe("modules that are made to harm", () => {
     // A mark of writing direction is a letter to a terminal.
     assert.doesNotMatch(text.replaceAll("\n", "").replaceAll("\u202e", ""), unsafe);
     assert.match(text, /%s%n/);
+  });
+});
+
+describe("domains as they are built", () => {
+  it("T07: beside what the builder wrote a new domain's memory is zero (XSA-464)", async () => {
+    const filling = program("(memory.fill (i32.const 0) (i32.const 0xa5) (i32.const 65536))");
+    for (let round = 0; round < 2; round += 1) {
+      await using before = await run(host, filling);
+      await before.exited;
+    }
+    const image = assemble(
+      `(module (memory (export "memory") 1) (data (i32.const 100) "text") (func (export "xen_start") (param i32)))`,
+    );
+    await using domain = await host.createDomain({ image, commandLine: "x" });
+    const ram = domain.read(0, 65536);
+    assert.deepEqual(
+      [...ram.keys()].filter((at) => ram[at] !== 0),
+      [100, 101, 102, 103],
+    );
+    const startInfo = domain.read(0xffff_d000, 4096);
+    assert.ok(startInfo.subarray(82).every((byte) => byte === 0));
+    assert.ok(!startInfo.includes(0xa5));
+  });
+
+  it("T09: a domain that was given nothing has nothing: no directory, no input, no environment (XSA-119)", async () => {
+    const image = assemble(`(module
+      (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (func (export "_start")
+        (i32.store (i32.const 0) (call $prestat (i32.const 3) (i32.const 64)))
+        (i32.store (i32.const 72) (i32.const 128)) (i32.store (i32.const 76) (i32.const 16))
+        (i32.store (i32.const 4) (call $read (i32.const 0) (i32.const 72) (i32.const 1) (i32.const 8)))
+        (drop (call $environ (i32.const 12) (i32.const 16)))))`);
+    await using domain = await run(host, image);
+    assert.equal((await domain.exited).crashed, false);
+    const EBADF = 8;
+    assert.deepEqual(
+      [0, 4, 8, 12].map((at) => wordAt(domain, at)),
+      [EBADF, 0, 0, 0],
+    );
   });
 });
 

@@ -230,6 +230,24 @@ describe("calls that make no sense", () => {
     assert.ok(Object.values(policy).some(({ whole }) => whole === "ABSENT"));
   });
 
+  it("H23: a hundred thousand refused calls leave a few notes, and another domain's notes are not lost (XSA-43, XSA-96)", () => {
+    const machine = new Machine({ portsPerDomain: 32 });
+    const { domains } = machine.hypervisor;
+    const [noisy, quiet] = [kit.runningGuest(machine), kit.runningGuest(machine)];
+    domains.trace.take(noisy.slot);
+    let notes = 0;
+    for (let round = 0; round < 100_000; round += 1) {
+      hypercall(noisy.cpu, round % 2 === 0 ? 63 : abi.__HYPERVISOR_kexec_op, round, 0, 0, 0, 0);
+      if (round % 100 === 0) notes += domains.trace.take(noisy.slot).length;
+    }
+    notes += domains.trace.take(noisy.slot).length;
+    assert.ok(notes > 0 && notes <= 16, `${notes} notes in no time at all`);
+    assert.ok(domains.trace.suppressed[noisy.slot]! > 90_000);
+    hypercall(quiet.cpu, 63, 0, 0, 0, 0, 0);
+    assert.equal(domains.trace.take(quiet.slot).length, 1);
+    machine.check();
+  });
+
   it("W23, W21: random calls of several guests get a whole number each and leave the machine in order (W-23, W-21)", () => {
     const seed = 0x5eed_2026;
     const random = randomFrom(seed);
