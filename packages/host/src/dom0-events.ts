@@ -8,13 +8,18 @@ import {
   bindVirq,
   closePort,
   type Cpu,
+  EventThrottle,
+  maskPort,
   sendPort,
   takePending,
   unmaskPort,
 } from "@xenolith/core";
 
-/** Called with the port that fired. Events of one port merge: look at all there is to do. */
-export type EventHandler = (port: number) => void;
+/**
+ * Called with the port that fired. Events of one port merge: look at all there is to do. Returns false when there was
+ * nothing: a sender that keeps sending without work is served less and less often, up to once a second.
+ */
+export type EventHandler = (port: number) => unknown;
 
 /** Ports served in one turn; the rest keeps the attention word set. */
 const PORTS_PER_TURN = 256;
@@ -24,10 +29,13 @@ export class Dom0Events {
   readonly #cpu: Cpu;
   readonly #handlers = new Map<number, EventHandler>();
   readonly #fired = new Uint16Array(PORTS_PER_TURN);
+  readonly #throttle: EventThrottle;
   readonly #onFault: (message: string) => void;
+  #heldTimer: NodeJS.Timeout | undefined;
 
   constructor(cpu: Cpu, onFault: (message: string) => void) {
     this.#cpu = cpu;
+    this.#throttle = new EventThrottle(cpu.hypervisor.geometry.portsPerDomain);
     this.#onFault = onFault;
   }
 
@@ -84,20 +92,59 @@ export class Dom0Events {
    */
   close(port: number): void {
     this.#handlers.delete(port);
+    this.#throttle.reset(port);
     this.#check("close", closePort(this.#cpu.hypervisor, this.#cpu.slot, port));
   }
 
   /** Calls the handlers of the ports that fired. For the host's attention loop. */
   dispatch(): void {
-    const count = takePending(this.#cpu.hypervisor, this.#cpu.slot, this.#cpu.vcpu, this.#fired);
-    for (const port of this.#fired.slice(0, count)) {
-      try {
-        this.#handlers.get(port)?.(port);
-      } catch (error) {
-        // One handler's mistake must not keep the others from being called; it is reported, not swallowed.
-        this.#onFault(`handler of dom0's port ${port}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-      }
+    const { hypervisor, slot, vcpu } = this.#cpu;
+    const count = takePending(hypervisor, slot, vcpu, this.#fired);
+    for (const port of this.#fired.slice(0, count)) this.#serve(port);
+    this.#scheduleHeld();
+  }
+
+  /** Serves nothing any more. */
+  end(): void {
+    clearTimeout(this.#heldTimer);
+    this.#handlers.clear();
+  }
+
+  /** Calls the handler of `port`, which stays masked meanwhile, and longer if its events keep bringing no work. */
+  #serve(port: number): void {
+    const { hypervisor, slot } = this.#cpu;
+    const handler = this.#handlers.get(port);
+    if (handler === undefined || this.#throttle.isHeld(port)) return;
+    maskPort(hypervisor, slot, port);
+    this.#throttle.begin(port);
+    const hadWork = this.#call(handler, port);
+    // The handler may have closed the port.
+    if (!this.#throttle.isHeld(port)) return;
+    if (this.#throttle.end(port, hadWork, hypervisor.platform.now())) unmaskPort(hypervisor, slot, port);
+  }
+
+  #call(handler: EventHandler, port: number): boolean {
+    try {
+      return handler(port) !== false;
+    } catch (error) {
+      // One handler's mistake must not keep the others from being called; it is reported, not swallowed.
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.#onFault(`handler of dom0's port ${port}: ${text}`);
+      return true;
     }
+  }
+
+  /** Unmasks the ports that have been held back long enough, and comes back for the others. */
+  #scheduleHeld(): void {
+    const { hypervisor, slot } = this.#cpu;
+    const now = hypervisor.platform.now();
+    for (let port = this.#throttle.takeDue(now); port >= 0; port = this.#throttle.takeDue(now)) {
+      unmaskPort(hypervisor, slot, port);
+    }
+    const next = this.#throttle.nextDueNs();
+    clearTimeout(this.#heldTimer);
+    if (next === Infinity) return;
+    this.#heldTimer = setTimeout(() => this.dispatch(), Math.max(1, (next - now) / 1e6)).unref();
   }
 
   #opened(operation: string, result: number, handler: EventHandler | undefined): number {

@@ -12,6 +12,8 @@ import type { AnswerCommand, Command, Report, ThreadBoot } from "./protocol.ts";
 /** The calling thread, attached to a hypervisor. */
 export class GuestThread {
   readonly tag: number;
+  /** Whether no thread of this process has been found to be as expected yet. */
+  readonly isFirst: boolean;
   readonly platform: ThreadPlatform;
   readonly hypervisor: Hypervisor;
   readonly hostTable: HostTable;
@@ -23,6 +25,7 @@ export class GuestThread {
   constructor(boot: ThreadBoot) {
     this.#boot = boot;
     this.tag = boot.tag;
+    this.isFirst = boot.isFirst;
     this.#mailbox = new Int32Array(boot.mailbox);
     this.platform = new ThreadPlatform({
       mmu: new LinuxMmu(boot.bankFds),

@@ -164,6 +164,7 @@ export class Host implements AsyncDisposable {
     await context.pool.close();
     timers.close();
     attention.close();
+    this.#parts.events.end();
     context.machine.close();
   }
 

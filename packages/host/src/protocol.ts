@@ -6,6 +6,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { HypervisorStorage } from "@xenolith/core";
 import type { FunctionImport, ImageManifest } from "@xenolith/loader";
+import type { ThreadMemory } from "@xenolith/sys";
 import type { StdioConfiguration } from "./stdio.ts";
 import type { WasiConfiguration } from "./wasi-setup.ts";
 
@@ -18,6 +19,8 @@ export interface ThreadBoot {
   readonly epochNs: bigint;
   /** Lock tag of the thread. */
   readonly tag: number;
+  /** Whether no thread before it was found to be as expected (see sys's `threadMemory`). */
+  readonly isFirst: boolean;
   /** Word that is increased with each command that is sent before the thread runs a vCPU. */
   readonly mailbox: SharedArrayBuffer;
   readonly port: MessagePort;
@@ -83,7 +86,7 @@ export type Report =
   /** V8's code cache of the thread's program, for the threads that start later. */
   | { readonly type: "codeCache"; readonly bytes: Uint8Array }
   /** Attached; waits for a domain. */
-  | { readonly type: "ready"; readonly threadId: number }
+  | { readonly type: "ready"; readonly threadId: number; readonly memory: ThreadMemory | undefined }
   | { readonly type: "doorbell" }
   /** The instance exists; the guest's first instruction comes next. */
   | { readonly type: "started" }

@@ -11,7 +11,7 @@ import {
   enterGate,
   leaveGate,
   prepareBlock,
-  VCPU_BLOCKED,
+  VCPU_RUNNABLE,
   VCPU_RUNNING,
 } from "@xenolith/core";
 
@@ -31,18 +31,18 @@ export class VcpuSleep {
   }
 
   /**
-   * Calls `isReady` until it holds; it waits a little each time. For what cannot wake a vCPU. Between the calls the vCPU
-   * passes its gate, where requests to pause and stop are met; never during one, because a thread that is terminated
-   * inside the FFI takes the process with it.
+   * Calls `isReady`, which waits a little each time, until it holds. For what cannot wake a vCPU. The vCPU looks runnable
+   * meanwhile, so that others serve its timers. Between the calls it passes its gate, where requests to pause and stop
+   * are met; never during one, because a thread that is terminated inside the FFI takes the process with it.
    */
   polling(isReady: () => boolean): void {
     const { hypervisor, index } = this.#cpu;
     const { vcpus, platform } = hypervisor;
-    changeRunstate(hypervisor, index, { from: VCPU_RUNNING, to: VCPU_BLOCKED }, platform.now());
+    changeRunstate(hypervisor, index, { from: VCPU_RUNNING, to: VCPU_RUNNABLE }, platform.now());
     while (!isReady()) {
       leaveGate(vcpus.gate, index, platform);
       enterGate(vcpus.gate, index, platform);
     }
-    changeRunstate(hypervisor, index, { from: VCPU_BLOCKED, to: VCPU_RUNNING }, platform.now());
+    changeRunstate(hypervisor, index, { from: VCPU_RUNNABLE, to: VCPU_RUNNING }, platform.now());
   }
 }

@@ -3,12 +3,12 @@
  * termination. It keeps the process alive only while somebody holds a reference on it.
  */
 import { MessageChannel, SHARE_ENV, Worker, type MessagePort } from "node:worker_threads";
-import { threadCpuTimeNs } from "@xenolith/sys";
+import { releaseThreadMemory, threadCpuTimeNs, type ThreadMemory } from "@xenolith/sys";
 import type { ThreadProgram } from "./thread-program.ts";
 import type { Command, Report, ThreadBoot } from "./protocol.ts";
 
 /** What all vCPU threads of a host are started with. */
-export type ThreadSetting = Omit<ThreadBoot, "tag" | "mailbox" | "port">;
+export type ThreadSetting = Omit<ThreadBoot, "isFirst" | "mailbox" | "port" | "tag">;
 
 /** JavaScript heap of one vCPU thread: a guest that fills it with references ends its own thread only. */
 const HEAP_MIB_MAX = 256;
@@ -37,6 +37,8 @@ serveDomain(thread);
 export interface SharedProgram {
   readonly program: ThreadProgram | undefined;
   codeCache: Uint8Array | undefined;
+  /** A thread was found to be as expected. */
+  isKnown: boolean;
 }
 
 /** One Worker for one vCPU. */
@@ -54,6 +56,7 @@ export class VcpuThread {
   readonly #attached: Promise<void>;
   #resolveAttached: () => void = () => {};
   #threadId = 0;
+  #memory: ThreadMemory | undefined;
   #ended = false;
   #cause: unknown;
 
@@ -64,7 +67,7 @@ export class VcpuThread {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const mailbox = this.#mailbox.buffer;
-    const boot: ThreadBoot = { ...setting, tag, mailbox, port: port2 };
+    const boot: ThreadBoot = { ...setting, tag, isFirst: !shared.isKnown, mailbox, port: port2 };
     const program = shared.program === undefined ? undefined : { ...shared.program, codeCache: shared.codeCache };
     this.#worker = new Worker(program === undefined ? entryPoint : BOOTSTRAP, {
       eval: program !== undefined,
@@ -139,6 +142,8 @@ export class VcpuThread {
     }
     if (report.type === "ready") {
       this.#threadId = report.threadId;
+      this.#memory = report.memory;
+      this.#shared.isKnown ||= report.memory !== undefined;
       this.#resolveAttached();
     }
     this.onReport(report);
@@ -149,6 +154,7 @@ export class VcpuThread {
     this.#ended = true;
     this.#resolveAttached();
     this.#port.close();
+    if (this.#memory !== undefined) releaseThreadMemory(this.#memory);
     this.onEnd(this.#cause);
   }
 }

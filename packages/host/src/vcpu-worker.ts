@@ -2,7 +2,7 @@
  * The program of a vCPU thread. Everything that can be done before it is known whose vCPU it will be is done first, so
  * that starting a domain on a warm thread costs an instantiation only.
  */
-import { threadId } from "@xenolith/sys";
+import { threadId, threadMemory } from "@xenolith/sys";
 import { GuestThread } from "./guest-thread.ts";
 import type { ThreadBoot } from "./protocol.ts";
 import { runVcpu } from "./vcpu-main.ts";
@@ -21,6 +21,6 @@ export const attachThread = (boot: ThreadBoot): GuestThread => {
 
 /** Waits for a domain and runs one of its vCPUs, until the thread is terminated. */
 export const serveDomain = (thread: GuestThread): never => {
-  thread.report({ type: "ready", threadId: threadId() });
+  thread.report({ type: "ready", threadId: threadId(), memory: threadMemory(thread.isFirst) });
   return runVcpu(thread);
 };

@@ -60,7 +60,9 @@ test("dom0 and a guest send events both ways", async () => {
   );
   await using domain = await host.createDomain({ image: echo });
   let echoes = 0;
-  const port = host.events.allocateUnbound(domain.domid, () => (echoes += 1));
+  const port = host.events.allocateUnbound(domain.domid, () => {
+    echoes += 1;
+  });
   domain.write(0, Uint8Array.of(port, 0, 0, 0));
   await domain.start();
   // Binding makes the guest's end pending once: that is the first echo.
@@ -168,7 +170,9 @@ test("a pirq that host code raises reaches the guest's event channel", async () 
 
 test("dom0 receives VIRQ_DOM_EXC when a domain ends", async () => {
   let exceptions = 0;
-  const port = host.events.bindVirq(VIRQ_DOM_EXC, () => (exceptions += 1));
+  const port = host.events.bindVirq(VIRQ_DOM_EXC, () => {
+    exceptions += 1;
+  });
   await using domain = await run(host, program("unreachable"));
   await domain.exited;
   await eventually(() => exceptions > 0);
