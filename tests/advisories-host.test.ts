@@ -167,7 +167,9 @@ describe("a guest and the host's code", () => {
     await eventually(() => served.includes("last"));
     assert.deepEqual(served, ["closes itself", "throws", "closes the next", "last"]);
     served.length = 0;
-    events.on(ends[4]!.port, () => served.push("last again"));
+    events.on(ends[4]!.port, () => {
+      served.push("last again");
+    });
     for (const { remote, name } of ends) {
       if (name === "throws" || name === "last") events.notify(remote);
     }
