@@ -13,7 +13,9 @@ export interface BareCall {
 
 type BareFunction = (...values: readonly unknown[]) => unknown;
 
-parentPort!.on("message", async ({ module, name, values }: BareCall) => {
+const answer = async ({ module, name, values }: BareCall): Promise<void> => {
   const functions = (await import(module)) as Record<string, BareFunction>;
   parentPort!.postMessage(await functions[name]!(...values));
-});
+};
+
+parentPort!.on("message", (call: BareCall) => void answer(call));

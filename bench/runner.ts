@@ -42,7 +42,7 @@ export const suitePrograms = (small: boolean): readonly Program[] => [
 ];
 
 /** A program in JavaScript for a published interpreter: objects, closures, strings, numbers. */
-const script = (turns: number): string => `
+const script = (turns: number): string => `(() => {
   let sum = 0;
   for (let turn = 0; turn < ${turns}; turn++) {
     const people = [];
@@ -54,7 +54,8 @@ const script = (turns: number): string => `
     const fibonacci = (n) => (n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2));
     sum += fibonacci(15);
   }
-  sum;`;
+  return sum;
+})()`;
 
 /** QuickJS of the npm package quickjs-wasi, running `script`. */
 export const quickjsProgram = (small: boolean): Program => ({
@@ -67,6 +68,7 @@ export const quickjsProgram = (small: boolean): Program => ({
     await runner.write(name, new TextEncoder().encode("bench\0"));
     const value = await runner.call("qjs_eval", address, source.length - 1, name, 0);
     const answer = await runner.call("qjs_get_float64", value);
+    await runner.call("qjs_free_value", value);
     await runner.call("wasm_free", address);
     await runner.call("wasm_free", name);
     return answer;
