@@ -49,7 +49,7 @@ export const createImports = (parts: ImportParts): WebAssembly.Imports => {
   hypercallNamespace[MEMORY_IMPORT.name] = parts.memory;
   imports[HYPERCALL_NAMESPACE] = Object.freeze(hypercallNamespace);
   const threads: WebAssembly.ModuleImports = Object.create(null);
-  threads[THREAD_SPAWN] = inGate(cpu, upcall, 1, (argument) => parts.spawnThread(argument!));
+  threads[THREAD_SPAWN] = inGate(cpu, upcall, 1, (argument) => parts.spawnThread(argument));
   imports[THREAD_NAMESPACE] = Object.freeze(threads);
   for (const module of WASI_MODULES) {
     if (parts.namespaces.includes(module)) imports[module] = wasiNamespace(parts, module);
@@ -61,7 +61,8 @@ export const createImports = (parts: ImportParts): WebAssembly.Imports => {
 /** Puts the offered functions beside ours, in namespaces of their own. */
 const addOffered = ({ cpu, upcall, offered, ask }: ImportParts, imports: WebAssembly.Imports): void => {
   for (const [number, { module, name }] of offered.entries()) {
-    const namespace: WebAssembly.ModuleImports = (imports[module] ??= Object.create(null) as WebAssembly.ModuleImports);
+    const namespace: WebAssembly.ModuleImports = imports[module] ?? Object.create(null);
+    imports[module] = namespace;
     namespace[name] = (...values: GuestValue[]) => {
       enterHypercall(cpu);
       const value = ask(number, values);
@@ -77,6 +78,7 @@ const wasiNamespace = (parts: ImportParts, module: WasiModule): WebAssembly.Modu
   const namespace: WebAssembly.ModuleImports = Object.create(null);
   for (const { name, params } of wasiSignatures(module)) {
     // WASI functions take numbers and bigints as Wasm passes them and return an error number.
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion
     const inner = functions[name] as GuestFunction;
     namespace[name] = inGate(parts.cpu, parts.upcall, params.length, inner);
   }
@@ -94,13 +96,13 @@ const inGate = (cpu: Cpu, upcall: Upcall, parameterCount: number, inner: GuestFu
     case 0:
       return () => (enterHypercall(cpu), finish(inner()));
     case 1:
-      return (a) => (enterHypercall(cpu), finish(inner(a!)));
+      return (a) => (enterHypercall(cpu), finish(inner(a)));
     case 2:
-      return (a, b) => (enterHypercall(cpu), finish(inner(a!, b!)));
+      return (a, b) => (enterHypercall(cpu), finish(inner(a, b)));
     case 3:
-      return (a, b, c) => (enterHypercall(cpu), finish(inner(a!, b!, c!)));
+      return (a, b, c) => (enterHypercall(cpu), finish(inner(a, b, c)));
     case 4:
-      return (a, b, c, d) => (enterHypercall(cpu), finish(inner(a!, b!, c!, d!)));
+      return (a, b, c, d) => (enterHypercall(cpu), finish(inner(a, b, c, d)));
     default:
       return (...values) => (enterHypercall(cpu), finish(inner(...values)));
   }

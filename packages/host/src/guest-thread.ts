@@ -71,6 +71,7 @@ export class GuestThread {
   }
 
   #receive(): Command | undefined {
-    return receiveMessageOnPort(this.#boot.port)?.message as Command | undefined;
+    const message: Command | undefined = receiveMessageOnPort(this.#boot.port)?.message;
+    return message;
   }
 }

@@ -17,7 +17,7 @@ export const createHypercallImports = (cpu: Cpu, upcall: Upcall): Record<string,
     functions[name] = hypercallOf(cpu, upcall, number, parameters.length);
   }
   functions["hypercall"] = (number, a, b, c, d, e) => {
-    const result = hypercall(cpu, number! >>> 0, a! >>> 0, b! >>> 0, c! >>> 0, d! >>> 0, e! >>> 0);
+    const result = hypercall(cpu, number >>> 0, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
     upcall.check();
     return result;
   };
@@ -29,25 +29,25 @@ const hypercallOf = (cpu: Cpu, upcall: Upcall, number: number, parameterCount: n
   switch (parameterCount) {
     case 1:
       return (a) => {
-        const result = hypercall(cpu, number, a! >>> 0, 0, 0, 0, 0);
+        const result = hypercall(cpu, number, a >>> 0, 0, 0, 0, 0);
         upcall.check();
         return result;
       };
     case 2:
       return (a, b) => {
-        const result = hypercall(cpu, number, a! >>> 0, b! >>> 0, 0, 0, 0);
+        const result = hypercall(cpu, number, a >>> 0, b >>> 0, 0, 0, 0);
         upcall.check();
         return result;
       };
     case 3:
       return (a, b, c) => {
-        const result = hypercall(cpu, number, a! >>> 0, b! >>> 0, c! >>> 0, 0, 0);
+        const result = hypercall(cpu, number, a >>> 0, b >>> 0, c >>> 0, 0, 0);
         upcall.check();
         return result;
       };
     default:
       return (a, b, c, d, e) => {
-        const result = hypercall(cpu, number, a! >>> 0, b! >>> 0, c! >>> 0, d! >>> 0, e! >>> 0);
+        const result = hypercall(cpu, number, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
         upcall.check();
         return result;
       };

@@ -5,7 +5,7 @@
  */
 import { isatty } from "node:tty";
 import { XenolithError } from "@xenolith/abi";
-import { ByteRing, RING_BYTES, RING_FOOTPRINT_BYTES } from "./byte-ring.ts";
+import { ByteRing, RING_FOOTPRINT_BYTES } from "./byte-ring.ts";
 import { Filetype } from "./wasi/index.ts";
 
 /** What stands behind a standard stream. */
@@ -200,4 +200,3 @@ export class InputStream {
   }
 }
 
-export { RING_BYTES as STDIO_RING_BYTES };

@@ -3,8 +3,6 @@
  */
 import { XenolithError } from "@xenolith/abi";
 
-/** The domain crashed. */
-export const EXIT_CRASHED = 134;
 /** The time given with --timeout was over. */
 export const EXIT_TIMEOUT = 124;
 /** `xl` itself failed: bad arguments, bad image, no memory. */
