@@ -31,4 +31,4 @@ const report = await runCampaign(await compileCampaignGuest(), {
 });
 process.stdout.write(`${line(report)}\n`);
 for (const finding of report.findings) process.stdout.write(`finding: ${finding}\n`);
-process.exitCode = report.findings.length === 0 ? 0 : 1;
+process.exitCode = report.findings.length === 0 && report.hypercalls > 0 ? 0 : 1;
