@@ -66,6 +66,16 @@ const compile = async (bytes: Uint8Array): Promise<WebAssembly.Module> => {
   }
 };
 
+/**
+ * V8 13 and later inline by what its baseline compiler counted, and stop the process when nothing was counted because
+ * that compiler was turned off after the start.
+ */
+const FIRST_V8_WITH_FEEDBACK_INLINING = 13;
+const optimisingOnly = ["--no-liftoff"];
+if (Number.parseInt(process.versions.v8, 10) >= FIRST_V8_WITH_FEEDBACK_INLINING) {
+  optimisingOnly.push("--no-wasm-inlining", "--no-wasm-inlining-call-indirect");
+}
+
 let liftoffIsOff = false;
 
 /**
@@ -80,7 +90,7 @@ const requireOptimisingCompiler = (): void => {
     );
   }
   if (liftoffIsOff) return;
-  setFlagsFromString("--no-liftoff");
+  setFlagsFromString(optimisingOnly.join(" "));
   liftoffIsOff = true;
 };
 

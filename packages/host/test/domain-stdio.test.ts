@@ -4,7 +4,7 @@ import { after, test } from "node:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assertClean, guest, openHost, run } from "./support.ts";
+import { assertClean, eventually, guest, openHost, run } from "./support.ts";
 
 const host = await openHost();
 after(() => host.close());
@@ -61,7 +61,8 @@ test("a guest that writes to a pipe which nobody reads waits, and can be destroy
     "(call $buffer (i32.const 60000)) (loop $again (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))) (br $again))",
   );
   const domain = await run(host, flood, piped);
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  // The beginning, a write that fits, one that fits in part, and one that waits.
+  await eventually(() => domain.stats().hypercalls >= 4);
   assert.equal(domain.state, "running");
   await domain.destroy();
   let bytes = 0;
