@@ -64,9 +64,15 @@ const populate = (context: HostContext, plan: BuildPlan, gfn: number, count: num
   switch (errnoName(result)) {
     case "E2BIG":
     case "EPERM":
-      throw new XenolithError("MEMORY_LIMIT", `the image needs ${needed} of memory, the domain may have ${plan.pagesMax * 4} KiB`);
+      throw new XenolithError(
+        "MEMORY_LIMIT",
+        `the image needs ${needed} of memory, the domain may have ${plan.pagesMax * 4} KiB`,
+      );
     case "ENOMEM":
-      throw new XenolithError("MEMORY_EXHAUSTED", `the image needs ${needed} of memory, the machine has not enough free frames`);
+      throw new XenolithError(
+        "MEMORY_EXHAUSTED",
+        `the image needs ${needed} of memory, the machine has not enough free frames`,
+      );
     default:
       throw new XenolithError("VMA_EXHAUSTED", `cannot populate ${needed} of memory: ${errnoName(result) ?? result}`);
   }

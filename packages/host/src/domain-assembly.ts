@@ -54,7 +54,19 @@ export const assembleDomain = async (
     const name = options.name ?? String(hypervisor.domains.domid[slot]);
     const wasi = wasiConfiguration(options, name, files);
     const console = new ConsoleStream(hypervisor, slot);
-    return { context, slot, name, image, space, wasi, offered, console, startInfo, stdio: files.stdio, descriptors: files.table };
+    return {
+      context,
+      slot,
+      name,
+      image,
+      space,
+      wasi,
+      offered,
+      console,
+      startInfo,
+      stdio: files.stdio,
+      descriptors: files.table,
+    };
   } catch (error) {
     files.table.closeAll();
     if (slot !== undefined) await dismantle(context, slot, space, () => Promise.resolve());
@@ -73,7 +85,10 @@ const openFiles = (options: DomainOptions) => {
   if (opened === preopens.length) return { stdio, descriptors, table, preopens };
   for (const { hostFd } of preopens.slice(opened)) closeDescriptor(hostFd);
   table.closeAll();
-  throw new XenolithError("INVALID_ARGUMENT", `${preopens.length} directories do not fit into ${table.capacity} descriptors`);
+  throw new XenolithError(
+    "INVALID_ARGUMENT",
+    `${preopens.length} directories do not fit into ${table.capacity} descriptors`,
+  );
 };
 
 /** A new row of the domain table. */
@@ -86,7 +101,10 @@ const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number 
   if (domid >= 0) return hypervisor.domains.slotOf(domid);
   switch (errnoName(domid)) {
     case "ENOSPC":
-      throw new XenolithError("DOMAIN_LIMIT", `the host holds ${hypervisor.geometry.domainCountMax - 1} domains already`);
+      throw new XenolithError(
+        "DOMAIN_LIMIT",
+        `the host holds ${hypervisor.geometry.domainCountMax - 1} domains already`,
+      );
     case "ENOMEM":
       throw new XenolithError("MEMORY_EXHAUSTED", "the machine has no free frame for another domain");
     default:
@@ -96,5 +114,6 @@ const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number 
 
 const attach = ({ hypervisor }: HostContext, slot: number, space: AddressSpace): void => {
   const result = attachSpace(hypervisor, slot, space.base);
-  if (result !== 0) throw new XenolithError("VMA_EXHAUSTED", `cannot attach an address space: ${errnoName(result) ?? result}`);
+  if (result !== 0)
+    throw new XenolithError("VMA_EXHAUSTED", `cannot attach an address space: ${errnoName(result) ?? result}`);
 };

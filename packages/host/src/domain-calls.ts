@@ -40,7 +40,10 @@ export class DomainCalls {
     const converted = convertAll(name, signature?.params ?? [], values);
     const unsupported = signature?.results.find((type) => !isPassable(type));
     if (unsupported !== undefined) {
-      throw new XenolithError("INVALID_ARGUMENT", `export ${JSON.stringify(name)} returns a ${unsupported}, which cannot leave the domain`);
+      throw new XenolithError(
+        "INVALID_ARGUMENT",
+        `export ${JSON.stringify(name)} returns a ${unsupported}, which cannot leave the domain`,
+      );
     }
     this.#lastId += 1;
     const id = this.#lastId;
@@ -78,7 +81,12 @@ const isPassable = (type: ValueType): boolean => type === "i32" || type === "i64
 
 const convertAll = (name: string, types: readonly ValueType[], values: readonly GuestValue[]): GuestValue[] => {
   if (types.length !== values.length) {
-    throw new XenolithError("INVALID_ARGUMENT", `export ${JSON.stringify(name)} takes ${types.length} arguments, not ${values.length}`);
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      `export ${JSON.stringify(name)} takes ${types.length} arguments, not ${values.length}`,
+    );
   }
-  return types.map((type, index) => convert(`argument ${index} of export ${JSON.stringify(name)}`, type, values[index]!));
+  return types.map((type, index) =>
+    convert(`argument ${index} of export ${JSON.stringify(name)}`, type, values[index]!),
+  );
 };

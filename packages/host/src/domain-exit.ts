@@ -1,7 +1,14 @@
 /**
  * How a domain ended.
  */
-import { SHUTDOWN_crash, SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_soft_reset, SHUTDOWN_suspend, SHUTDOWN_watchdog } from "@xenolith/abi";
+import {
+  SHUTDOWN_crash,
+  SHUTDOWN_poweroff,
+  SHUTDOWN_reboot,
+  SHUTDOWN_soft_reset,
+  SHUTDOWN_suspend,
+  SHUTDOWN_watchdog,
+} from "@xenolith/abi";
 import { domainInfo, type Hypervisor } from "@xenolith/core";
 import type { HostTable } from "./host-table.ts";
 

@@ -94,7 +94,10 @@ export class DomainLife {
   requireReactor(): void {
     const { kind } = this.#parts.image.image.manifest;
     if (kind !== "reactor") {
-      throw new XenolithError("DOMAIN_STATE", `call: domain ${this.#domid} runs a program of its own (${kind}), it is no reactor`);
+      throw new XenolithError(
+        "DOMAIN_STATE",
+        `call: domain ${this.#domid} runs a program of its own (${kind}), it is no reactor`,
+      );
     }
     if (!this.isAlive || this.#exit !== undefined || !this.#isStarted) throw this.#wrongState("call");
   }
@@ -141,7 +144,8 @@ export class DomainLife {
   /** Lets a suspended domain go on. Throws XenolithError `DOMAIN_STATE`. */
   resume(): void {
     const slot = this.liveSlot("unpause");
-    if (!this.#isSuspended || resumeDomain(this.#parts.context.hypervisor, slot) !== 0) throw this.#wrongState("unpause");
+    if (!this.#isSuspended || resumeDomain(this.#parts.context.hypervisor, slot) !== 0)
+      throw this.#wrongState("unpause");
     this.#isSuspended = false;
     this.setBusy(true);
   }
@@ -152,7 +156,9 @@ export class DomainLife {
     const { state } = this;
     if (state === "dying" || state === "dead" || state === "free") {
       // Somebody else destroyed it, with domctl.
-      this.destroy().catch((error: unknown) => this.#parts.context.noteFault(`destruction of domain ${this.#domid}: ${String(error)}`));
+      this.destroy().catch((error: unknown) =>
+        this.#parts.context.noteFault(`destruction of domain ${this.#domid}: ${String(error)}`),
+      );
     } else if (state === "shutdown" && this.#exit === undefined) {
       this.#noteShutdown();
     }
@@ -208,7 +214,13 @@ export class DomainLife {
   #settle(exit: DomainExit): void {
     this.#exit = exit;
     const isReactor = this.#parts.image.image.manifest.kind === "reactor";
-    if (isReactor && exit.crashed) this.#ready.reject(new XenolithError("DOMAIN_CRASHED", `domain ${this.#domid} crashed: ${exit.reason}${exit.where === undefined ? "" : `: ${exit.where}`}`));
+    if (isReactor && exit.crashed)
+      this.#ready.reject(
+        new XenolithError(
+          "DOMAIN_CRASHED",
+          `domain ${this.#domid} crashed: ${exit.reason}${exit.where === undefined ? "" : `: ${exit.where}`}`,
+        ),
+      );
     else this.#ready.resolve();
     this.stats();
     void this.#vcpus.stop().then(() => {
@@ -238,7 +250,12 @@ export class DomainLife {
       this.#vcpus.post(vcpu, { type: "answer", value });
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      if (this.isAlive) crashDomain(this.#parts.context.hypervisor, this.#parts.slot, `${entry.module}.${entry.name} failed: ${reason}`);
+      if (this.isAlive)
+        crashDomain(
+          this.#parts.context.hypervisor,
+          this.#parts.slot,
+          `${entry.module}.${entry.name} failed: ${reason}`,
+        );
       this.look();
     }
   }
@@ -262,7 +279,10 @@ export class DomainLife {
 
   #wrongState(action: string): XenolithError {
     const state = this.#exit === undefined ? this.state : "ended";
-    return new XenolithError("DOMAIN_STATE", `${action}: domain ${this.#domid} is ${state === "free" ? "gone" : state}`);
+    return new XenolithError(
+      "DOMAIN_STATE",
+      `${action}: domain ${this.#domid} is ${state === "free" ? "gone" : state}`,
+    );
   }
 }
 

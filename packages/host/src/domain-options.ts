@@ -58,12 +58,18 @@ export const MEMORY_BYTES_DEFAULT = 256 * 2 ** 20;
 /** Frames that `memoryBytesMax` allows, on a machine of `machineFrames`. */
 export const framesOf = (memoryBytesMax: number, machineFrames: number): number => {
   if (!Number.isFinite(memoryBytesMax) || memoryBytesMax < FRAME_BYTES) {
-    throw new XenolithError("INVALID_SIZE", `memory of a domain is ${memoryBytesMax} bytes, it must be at least ${FRAME_BYTES}`);
+    throw new XenolithError(
+      "INVALID_SIZE",
+      `memory of a domain is ${memoryBytesMax} bytes, it must be at least ${FRAME_BYTES}`,
+    );
   }
   const frames = Math.floor(memoryBytesMax / FRAME_BYTES);
   if (frames > machineFrames) {
     const machineBytes = machineFrames * FRAME_BYTES;
-    throw new XenolithError("INVALID_SIZE", `memory of a domain is ${memoryBytesMax} bytes, the machine has ${machineBytes}`);
+    throw new XenolithError(
+      "INVALID_SIZE",
+      `memory of a domain is ${memoryBytesMax} bytes, the machine has ${machineBytes}`,
+    );
   }
   return frames;
 };
@@ -76,10 +82,14 @@ export const checkOptions = (options: DomainOptions, vcpusMax: number): void => 
   checkCount("vmaBudget", vmaBudget, 2 ** 31);
   const commandLineBytes = Buffer.byteLength(commandLine);
   if (commandLineBytes > COMMAND_LINE_BYTES_MAX) {
-    throw new XenolithError("INVALID_ARGUMENT", `command line is ${commandLineBytes} bytes, the limit is ${COMMAND_LINE_BYTES_MAX}`);
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      `command line is ${commandLineBytes} bytes, the limit is ${COMMAND_LINE_BYTES_MAX}`,
+    );
   }
   for (const text of [...(options.arguments ?? []), ...Object.entries(options.environment ?? {}).flat()]) {
-    if (text.includes("\0")) throw new XenolithError("INVALID_ARGUMENT", `argument or variable ${JSON.stringify(text)} holds a zero byte`);
+    if (text.includes("\0"))
+      throw new XenolithError("INVALID_ARGUMENT", `argument or variable ${JSON.stringify(text)} holds a zero byte`);
   }
 };
 
@@ -110,7 +120,9 @@ const openDirectory = ({ host, guest, readOnly }: SharedDirectory): WasiPreopen 
     };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new XenolithError("DIRECTORY_NOT_FOUND", `cannot share directory ${JSON.stringify(host)}: ${reason}`, { cause });
+    throw new XenolithError("DIRECTORY_NOT_FOUND", `cannot share directory ${JSON.stringify(host)}: ${reason}`, {
+      cause,
+    });
   }
 };
 

@@ -28,7 +28,7 @@ export const dismantle = async (
   const generation = domains.generation[slot]!;
   beginDestroy(hypervisor, slot);
   await stopThreads();
-  for (let waits = 0; !continueDestroy(hypervisor, slot, SLICE_FRAMES); ) {
+  for (let waits = 0; !continueDestroy(hypervisor, slot, SLICE_FRAMES);) {
     const isWorking = WORKING_STAGES.includes(reapStage(hypervisor, slot));
     if (!isWorking) waits += 1;
     await (waits < QUICK_WAITS ? nextTurn() : delay(1));

@@ -103,7 +103,8 @@ export class DomainVcpus {
     for (const [vcpu, thread] of this.#threads) this.#noteCpu(vcpu, thread);
     const { vcpus, domains } = this.#context.hypervisor;
     let sum = 0;
-    for (let vcpu = 0; vcpu < domains.vcpuCount[this.#slot]!; vcpu += 1) sum += vcpus.cpuNs[vcpus.index(this.#slot, vcpu)]!;
+    for (let vcpu = 0; vcpu < domains.vcpuCount[this.#slot]!; vcpu += 1)
+      sum += vcpus.cpuNs[vcpus.index(this.#slot, vcpu)]!;
     return sum;
   }
 
@@ -127,7 +128,8 @@ export class DomainVcpus {
 
   #receive(vcpu: number, report: Report): void {
     if (report.type === "doorbell") this.#context.attend();
-    else if (report.type === "fault") this.#context.noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: ${report.message}`);
+    else if (report.type === "fault")
+      this.#context.noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: ${report.message}`);
     else if (report.type !== "ready") this.#listener.report(vcpu, report);
   }
 
@@ -137,7 +139,8 @@ export class DomainVcpus {
     const isOutside = (): boolean => (Atomics.load(hypervisor.vcpus.gate, index) & GATE_IN) === 0;
     for (let look = 0; look < QUICK_LOOKS && !isOutside() && !thread.ended; look += 1) await nextTurn();
     for (let look = 0; look < STUCK_MS && !isOutside() && !thread.ended; look += 1) await delay(1);
-    if (!isOutside() && !thread.ended) noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: did not leave the hypervisor`);
+    if (!isOutside() && !thread.ended)
+      noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: did not leave the hypervisor`);
     this.#noteCpu(vcpu, thread);
     await thread.end();
   }

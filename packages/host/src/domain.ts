@@ -282,11 +282,15 @@ export class Domain implements AsyncDisposable {
 
   #checkRange(address: number, lengthBytes: number): void {
     this.#liveSlot("access to memory");
-    const isRange = Number.isSafeInteger(address) && Number.isSafeInteger(lengthBytes) && address >= 0 && lengthBytes >= 0;
+    const isRange =
+      Number.isSafeInteger(address) && Number.isSafeInteger(lengthBytes) && address >= 0 && lengthBytes >= 0;
     if (!isRange || address + lengthBytes > 2 ** 32) throw this.#notPopulated("access", address, lengthBytes);
   }
 
   #notPopulated(action: string, address: number, lengthBytes: number): XenolithError {
-    return new XenolithError("GUEST_ADDRESS", `cannot ${action} ${lengthBytes} bytes at address ${address} of ${this.#text}: not all of it is memory of the domain`);
+    return new XenolithError(
+      "GUEST_ADDRESS",
+      `cannot ${action} ${lengthBytes} bytes at address ${address} of ${this.#text}: not all of it is memory of the domain`,
+    );
   }
 }

@@ -3,7 +3,18 @@
  * returning, by a trap or for good.
  */
 import { SHUTDOWN_poweroff } from "@xenolith/abi";
-import { beginVcpu, type Cpu, crashDomain, createCpu, enterGate, enterHypercall, GATE_IN, leaveGate, leaveHypercall, shutdownDomain } from "@xenolith/core";
+import {
+  beginVcpu,
+  type Cpu,
+  crashDomain,
+  createCpu,
+  enterGate,
+  enterHypercall,
+  GATE_IN,
+  leaveGate,
+  leaveHypercall,
+  shutdownDomain,
+} from "@xenolith/core";
 import { bindServices, START_EXPORT } from "@xenolith/loader";
 import { describeCrash } from "./crash-report.ts";
 import { createImports } from "./guest-imports.ts";
@@ -193,4 +204,5 @@ export class GuestVcpu {
   }
 }
 
-const stackOf = (thrown: unknown): string => (thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown));
+const stackOf = (thrown: unknown): string =>
+  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);

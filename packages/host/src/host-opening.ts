@@ -50,7 +50,11 @@ export const openParts = (options: HostOptions): HostParts => {
     ringDoorbell: () => doorbell.ring(),
     canPark: false,
   });
-  const hypervisor = new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBank: fastBank(machine.bankBases) });
+  const hypervisor = new Hypervisor(machine.storage, {
+    platform,
+    tag: CONTROL_TAG,
+    fastBank: fastBank(machine.bankBases),
+  });
   const dom0 = initialise(hypervisor);
   const faults: string[] = [];
   const noteFault = (message: string): void => void (faults.length < FAULTS_MAX && faults.push(message));

@@ -34,10 +34,14 @@ const WARM_COUNT_DEFAULT = 2;
 export const geometryOf = (options: HostOptions): Geometry => {
   const { totalBytes, controlGroupBytes } = machineMemory();
   const available = Math.min(totalBytes, controlGroupBytes);
-  const memoryBytes = options.memoryBytes ?? Math.min(available * MEMORY_SHARE, BANK_COUNT_MAX * BANK_FRAMES * FRAME_BYTES);
+  const memoryBytes =
+    options.memoryBytes ?? Math.min(available * MEMORY_SHARE, BANK_COUNT_MAX * BANK_FRAMES * FRAME_BYTES);
   const frames = Math.floor(memoryBytes / FRAME_BYTES);
   if (!Number.isFinite(memoryBytes) || frames < 1) {
-    throw new XenolithError("INVALID_SIZE", `machine memory is ${memoryBytes} bytes, it must be at least ${FRAME_BYTES}`);
+    throw new XenolithError(
+      "INVALID_SIZE",
+      `machine memory is ${memoryBytes} bytes, it must be at least ${FRAME_BYTES}`,
+    );
   }
   if (memoryBytes > available) {
     throw new XenolithError("INVALID_SIZE", `machine memory is ${memoryBytes} bytes, this machine has ${available}`);
@@ -53,7 +57,10 @@ const vmaShares = ({ vmaCountMax: wanted }: HostOptions): { limit: number; reser
   const free = Math.max(0, vmaCountMax() - vmaCount());
   const limit = wanted ?? Math.floor(free * VMA_SHARE);
   if (!Number.isInteger(limit) || limit < 1 || limit > free) {
-    throw new XenolithError("INVALID_SIZE", `mappings for guests are ${limit}, it must be a whole number from 1 to ${free}`);
+    throw new XenolithError(
+      "INVALID_SIZE",
+      `mappings for guests are ${limit}, it must be a whole number from 1 to ${free}`,
+    );
   }
   return { limit, reserve: Math.floor(Math.min(limit, free - limit) * VMA_RESERVE_SHARE) };
 };
@@ -61,7 +68,10 @@ const vmaShares = ({ vmaCountMax: wanted }: HostOptions): { limit: number; reser
 /** vCPU threads to keep warm. Throws XenolithError `INVALID_ARGUMENT`. */
 export const warmCountOf = ({ warmVcpuCount = WARM_COUNT_DEFAULT }: HostOptions): number => {
   if (!Number.isInteger(warmVcpuCount) || warmVcpuCount < 0 || warmVcpuCount > WARM_COUNT_MAX) {
-    throw new XenolithError("INVALID_ARGUMENT", `warmVcpuCount is ${warmVcpuCount}, it must be a whole number from 0 to ${WARM_COUNT_MAX}`);
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      `warmVcpuCount is ${warmVcpuCount}, it must be a whole number from 0 to ${WARM_COUNT_MAX}`,
+    );
   }
   return warmVcpuCount;
 };

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { url as inspectorUrl } from "node:inspector";
 import { setFlagsFromString } from "node:v8";
 import { XenolithError } from "@xenolith/abi";
-import type { ImageCache} from "@xenolith/loader";
+import type { ImageCache } from "@xenolith/loader";
 import { type FunctionImport, type Image, type ImageManifest, segmentBytes } from "@xenolith/loader";
 import { guestInterface } from "./guest-imports.ts";
 import type { PassiveSegments } from "./protocol.ts";

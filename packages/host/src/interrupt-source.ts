@@ -22,14 +22,18 @@ export class InterruptSource {
    */
   constructor(context: HostContext, slot: number, irq: number) {
     if (!Number.isInteger(irq) || irq < 0 || irq >= IRQ_COUNT) {
-      throw new XenolithError("INVALID_ARGUMENT", `interrupt is ${irq}, it must be a whole number from 0 to ${IRQ_COUNT - 1}`);
+      throw new XenolithError(
+        "INVALID_ARGUMENT",
+        `interrupt is ${irq}, it must be a whole number from 0 to ${IRQ_COUNT - 1}`,
+      );
     }
     this.#context = context;
     this.#slot = slot;
     this.#irq = irq;
     permitIrq(context.hypervisor, slot, irq, true);
     this.pirq = mapPirq(context.hypervisor, slot, irq, irq);
-    if (this.pirq < 0) throw new XenolithError("HYPERCALL_FAILED", `cannot map interrupt ${irq}: ${errnoName(this.pirq) ?? this.pirq}`);
+    if (this.pirq < 0)
+      throw new XenolithError("HYPERCALL_FAILED", `cannot map interrupt ${irq}: ${errnoName(this.pirq) ?? this.pirq}`);
   }
 
   /** Whether it is a line, which stays asserted until `lower`. */

@@ -30,11 +30,15 @@ const PASSABLE: readonly ValueType[] = ["i32", "i64", "f32", "f64"];
  */
 export const listOffered = (imports: OfferedImports = {}): readonly OfferedEntry[] =>
   Object.entries(imports).flatMap(([module, functions]) => {
-    if (RESERVED.test(module)) throw new XenolithError("INVALID_ARGUMENT", `namespace ${JSON.stringify(module)} is reserved`);
+    if (RESERVED.test(module))
+      throw new XenolithError("INVALID_ARGUMENT", `namespace ${JSON.stringify(module)} is reserved`);
     return Object.entries(functions).map(([name, { params, results, call }]) => {
       const isPassable = results.length <= 1 && [...params, ...results].every((type) => PASSABLE.includes(type));
       if (!isPassable) {
-        throw new XenolithError("INVALID_ARGUMENT", `function ${module}.${name}: types are i32, i64, f32, f64, and at most one result`);
+        throw new XenolithError(
+          "INVALID_ARGUMENT",
+          `function ${module}.${name}: types are i32, i64, f32, f64, and at most one result`,
+        );
       }
       return { module, name, params, results, call };
     });
@@ -50,6 +54,7 @@ export const answer = async (entry: OfferedEntry, values: readonly GuestValue[])
   const type = entry.results[0];
   if (type === undefined) return undefined;
   const what = `result of ${entry.module}.${entry.name}`;
-  if (value === undefined) throw new XenolithError("INVALID_ARGUMENT", `${what} is missing, it must be of type ${type}`);
+  if (value === undefined)
+    throw new XenolithError("INVALID_ARGUMENT", `${what} is missing, it must be of type ${type}`);
   return convert(what, type, value);
 };

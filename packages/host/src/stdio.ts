@@ -199,4 +199,3 @@ export class InputStream {
     return this.#ring;
   }
 }
-

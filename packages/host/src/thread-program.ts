@@ -106,7 +106,9 @@ class Linker {
       return "";
     }
     const isBuiltin = from.startsWith("node:");
-    const clause = /^(?:(?<whole>[\w$]+)(?:, )?)?(?:\* as (?<all>[\w$]+))?(?:\{(?<list>[^}]*)\})?$/.exec(names.trim())?.groups;
+    const clause = /^(?:(?<whole>[\w$]+)(?:, )?)?(?:\* as (?<all>[\w$]+))?(?:\{(?<list>[^}]*)\})?$/.exec(
+      names.trim(),
+    )?.groups;
     if (clause === undefined) throw new NotLinkable(`${path}: import ${names}`);
     const { whole, all, list } = clause;
     if (whole !== undefined && !isBuiltin) throw new NotLinkable(`${path}: default import of ${from}`);

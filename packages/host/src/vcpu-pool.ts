@@ -83,7 +83,11 @@ export class VcpuPool {
   }
 
   #start(): VcpuThread {
-    this.#shared ??= { program: linkProgram(new URL("./vcpu-worker.js", import.meta.url)), codeCache: undefined, isKnown: false };
+    this.#shared ??= {
+      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url)),
+      codeCache: undefined,
+      isKnown: false,
+    };
     const thread = new VcpuThread(this.#setting, this.#shared, this.#nextTag());
     // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.
     thread.onEnd = () => {

@@ -53,7 +53,10 @@ test("values cross as the export's types say", async () => {
 test("calls run one after the other, in order", async () => {
   await using domain = await run(host, library);
   const values = await Promise.all(Array.from({ length: 20 }, () => domain.call("next")));
-  assert.deepEqual(values, Array.from({ length: 20 }, (_, index) => 101 + index));
+  assert.deepEqual(
+    values,
+    Array.from({ length: 20 }, (_, index) => 101 + index),
+  );
 });
 
 test("arguments lie in memory that host code wrote", async () => {
@@ -151,7 +154,9 @@ for (const [what, body] of [
   ["grows its memory", "(drop (memory.grow (i32.const 100000)))"],
 ] as const) {
   test(`a start function that ${what} leaves nothing behind (W07)`, async () => {
-    const image = guest(`(module (memory (export "memory") 1) (func $setup ${body}) (start $setup) (func (export "nothing")))`);
+    const image = guest(
+      `(module (memory (export "memory") 1) (func $setup ${body}) (start $setup) (func (export "nothing")))`,
+    );
     const free = host.info().memoryFreeBytes;
     const domain = await host.createDomain({ image });
     await domain.start({ timeoutMs: 50 }).catch(() => {});

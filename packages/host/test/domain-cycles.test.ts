@@ -16,7 +16,9 @@ test("domains come and go without leaving anything behind: memory, mappings, des
       program("unreachable"),
       program("(loop $again (br $again))"),
       program("(loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))"),
-      guest(`(module (memory (export "memory") 2) (data (i32.const 8) "text") (func (export "xen_start") (param i32)))`),
+      guest(
+        `(module (memory (export "memory") 2) (data (i32.const 8) "text") (func (export "xen_start") (param i32)))`,
+      ),
       guest(`(module (memory (export "memory") 1) (func (export "f") (result i32) (i32.const 1)))`),
     ].map((image) => host.loadImage(image)),
   );
@@ -37,7 +39,11 @@ test("domains come and go without leaving anything behind: memory, mappings, des
 });
 
 test("many domains run at once", async () => {
-  const image = await host.loadImage(program("(i32.store (i32.const 0) (i32.const 7)) (loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))"));
+  const image = await host.loadImage(
+    program(
+      "(i32.store (i32.const 0) (i32.const 7)) (loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))",
+    ),
+  );
   const domains = await Promise.all(
     Array.from({ length: 12 }, async () => {
       const domain = await host.createDomain({ image });

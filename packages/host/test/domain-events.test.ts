@@ -85,7 +85,8 @@ test("two guests play ping-pong", async () => {
     (then
       (i32.store (i32.const 32) (i32.add (i32.load (i32.const 32)) (i32.const 1)))
       (drop (call $event_channel_op (i32.const 4) (i32.const 24)))))`;
-  const loop = "(loop $again (if (i32.lt_u (i32.load (i32.const 32)) (i32.const 1000)) (then (call $block) (br $again))))";
+  const loop =
+    "(loop $again (if (i32.lt_u (i32.load (i32.const 32)) (i32.const 1000)) (then (call $block) (br $again))))";
   // The first: alloc_unbound (dom self at 16, remote at 18, port at 20); publishes the port at 0 and copies it to 24.
   const first = xenGuest(
     `(i32.store16 (i32.const 16) (i32.const 0x7ff0))
@@ -182,7 +183,9 @@ test("dom0 receives VIRQ_DOM_EXC when a domain ends", async () => {
 
 test("a watchdog that is not reset ends its domain", async () => {
   // sched_watchdog at 0: id 0 (new), 1 second; then loops without a hypercall.
-  const image = program("(i64.store (i32.const 0) (i64.const 0x100000000)) (if (i32.ne (call $sched_op (i32.const 6) (i32.const 0)) (i32.const 1)) (then unreachable)) (loop $again (br $again))");
+  const image = program(
+    "(i64.store (i32.const 0) (i64.const 0x100000000)) (if (i32.ne (call $sched_op (i32.const 6) (i32.const 0)) (i32.const 1)) (then unreachable)) (loop $again (br $again))",
+  );
   await using domain = await run(host, image);
   const exit = await domain.exited;
   assert.equal(exit.reason, "watchdog");

@@ -18,7 +18,9 @@ for (const [module, name] of [
   ["xen", "memory_op2"],
 ] as const) {
   test(`an import of ${module}.${name} is refused (W08)`, async () => {
-    const image = guest(`(module (import "${module}" "${name}" (func (param i32) (result i32))) (memory 1) (func (export "_start")))`);
+    const image = guest(
+      `(module (import "${module}" "${name}" (func (param i32) (result i32))) (memory 1) (func (export "_start")))`,
+    );
     await assert.rejects(host.createDomain({ image }), { code: "IMPORT_UNKNOWN", message: new RegExp(name) });
     assertClean(host);
   });
@@ -70,7 +72,9 @@ test("traps and stack overflows cannot be caught by the guest", async () => {
 });
 
 test("an exception that nobody catches is a crash", async () => {
-  const image = guest(`(module (tag $e (param i32)) (memory 1) (func $thrower (throw $e (i32.const 1))) (func (export "_start") (call $thrower)))`);
+  const image = guest(
+    `(module (tag $e (param i32)) (memory 1) (func $thrower (throw $e (i32.const 1))) (func (export "_start") (call $thrower)))`,
+  );
   await using domain = await run(host, image);
   const exit = await domain.exited;
   assert.equal(exit.crashed, true);
@@ -138,7 +142,10 @@ test("a table that fills the heap of the vCPU's thread ends that domain only (W1
       (drop (table.grow $u (ref.null extern) (i32.const 9999999)))
       (drop (table.grow $v (ref.null extern) (i32.const 9999999)))
       (drop (table.grow $w (ref.null extern) (i32.const 9999999)))))`);
-  await using other = await run(host, program("(loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))"));
+  await using other = await run(
+    host,
+    program("(loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))"),
+  );
   const domain = await host.createDomain({ image }).catch(() => undefined);
   if (domain !== undefined) {
     await domain.start();

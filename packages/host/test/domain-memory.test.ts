@@ -51,7 +51,9 @@ test("memory.grow stops at the maximum that the module declared", async () => {
 });
 
 test("a guest that grows without end gets what it may have and no more", async () => {
-  const hoarding = program("(block $full (loop $again (br_if $full (i32.eq (memory.grow (i32.const 1)) (i32.const -1))) (br $again)))");
+  const hoarding = program(
+    "(block $full (loop $again (br_if $full (i32.eq (memory.grow (i32.const 1)) (i32.const -1))) (br $again)))",
+  );
   await using domain = await run(host, hoarding, { memoryBytesMax: 16 * 2 ** 20 });
   assert.equal((await domain.exited).code, 0);
   assert.equal(domain.stats().pages, 4096);

@@ -106,7 +106,8 @@ test("a Xen-style guest brings up its other vCPUs with vcpu_op", async () => {
   assert.equal((await domain.exited).reason, "exit");
   const words = new Int32Array(domain.read(0, 256).buffer);
   assert.equal(words[1], 1);
-  for (const vcpu of [1, 2, 3]) assert.deepEqual([words[32 + vcpu * 4], words[33 + vcpu * 4]], [1000 + vcpu, 4096 * vcpu]);
+  for (const vcpu of [1, 2, 3])
+    assert.deepEqual([words[32 + vcpu * 4], words[33 + vcpu * 4]], [1000 + vcpu, 4096 * vcpu]);
   assertClean(host);
 });
 

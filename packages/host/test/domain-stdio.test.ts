@@ -86,7 +86,9 @@ test("an ignored stdin is empty, ignored output is thrown away", async () => {
 });
 
 test("an unknown stdio mode is refused", async () => {
-  await assert.rejects(host.createDomain({ image: cat, stdio: { stdin: "tty" as "pipe" } }), { code: "INVALID_ARGUMENT" });
+  await assert.rejects(host.createDomain({ image: cat, stdio: { stdin: "tty" as "pipe" } }), {
+    code: "INVALID_ARGUMENT",
+  });
 });
 
 test("poll_oneoff sleeps for its time, and notices input", async () => {

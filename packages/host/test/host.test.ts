@@ -83,7 +83,12 @@ test("a process whose guests have all ended exits by itself, with the host still
     await domain.start();
     console.log((await domain.exited).reason);
   `;
-  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, "/tmp/xenolith-exit"]);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    "--input-type=module",
+    "-e",
+    script,
+    "/tmp/xenolith-exit",
+  ]);
   assert.equal(stdout, "exit\n");
 });
 
