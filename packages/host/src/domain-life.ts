@@ -187,13 +187,18 @@ export class DomainLife {
     this.#lastStats = { ...this.#lastStats, pages: 0, vmas: 0 };
     this.#isGone = true;
     onDestroyed();
-    this.#events.emit("destroyed");
+    this.#tell(() => this.#events.emit("destroyed"));
   }
 
   async #stopThreads(): Promise<void> {
     await this.#vcpus.stop();
     this.#parts.stdio.finish();
     this.#parts.console.finish();
+  }
+
+  /** Calls listeners in a turn of their own: what one of them throws must not stop the control domain's service. */
+  #tell(emit: () => void): void {
+    queueMicrotask(emit);
   }
 
   #noteShutdown(): void {
@@ -203,7 +208,7 @@ export class DomainLife {
       if (this.#isSuspended) return;
       this.#isSuspended = true;
       this.setBusy(false);
-      this.#events.emit("suspend");
+      this.#tell(() => this.#events.emit("suspend"));
       return;
     }
     const exit = readExit(context.hypervisor, context.hostTable, slot);
@@ -228,7 +233,7 @@ export class DomainLife {
       this.#parts.console.poke();
     });
     this.#resolveExited(exit);
-    this.#events.emit("exit", exit);
+    this.#tell(() => this.#events.emit("exit", exit));
   }
 
   #receive(vcpu: number, report: Report): void {

@@ -43,12 +43,13 @@ export const openParts = (options: HostOptions): HostParts => {
   const geometry = geometryOf(options);
   const machine = new Machine(geometry);
   const epochNs = process.hrtime.bigint();
-  const doorbell = { ring: (): void => {} };
+  const late = { ring: (): void => {}, recover: (): void => {} };
   const platform = new ThreadPlatform({
     mmu: new LinuxMmu(machine.bankFds),
     epochNs,
-    ringDoorbell: () => doorbell.ring(),
+    ringDoorbell: () => late.ring(),
     canPark: false,
+    whileWaiting: () => late.recover(),
   });
   const hypervisor = new Hypervisor(machine.storage, {
     platform,
@@ -62,10 +63,13 @@ export const openParts = (options: HostOptions): HostParts => {
   const events = new Dom0Events(dom0, noteFault);
   const timers = new TimerService(hypervisor);
   const attention = new AttentionLoop({ hypervisor, events, timers, domains });
-  doorbell.ring = attention.schedule;
+  late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
   const pool = new VcpuPool({ storage, hostTable, bankFds, bankBases, epochNs }, warmCount);
+  late.recover = () => {
+    for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
+  };
   const context: HostContext = {
     machine,
     hypervisor,

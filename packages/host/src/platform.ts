@@ -15,7 +15,15 @@ export interface PlatformParts {
   readonly ringDoorbell: () => void;
   /** Whether the calling thread runs a vCPU, which may be parked. */
   readonly canPark: boolean;
+  /**
+   * Called when a wait of this thread has lasted a while. The control domain's thread waits for locks only, and only it
+   * can free the locks of a thread that died: it must not wait for one.
+   */
+  readonly whileWaiting?: () => void;
 }
+
+/** A thread with something to look after waits this long at a time. */
+const WAIT_SLICE_MS = 20;
 
 /** {@link Platform} of one thread of this process. */
 export class ThreadPlatform implements Platform {
@@ -23,12 +31,14 @@ export class ThreadPlatform implements Platform {
   readonly #clock: HostClock;
   readonly #ringDoorbell: () => void;
   readonly #canPark: boolean;
+  readonly #whileWaiting: (() => void) | undefined;
 
   constructor(parts: PlatformParts) {
     this.mmu = parts.mmu;
     this.#clock = new HostClock(parts.epochNs);
     this.#ringDoorbell = parts.ringDoorbell;
     this.#canPark = parts.canPark;
+    this.#whileWaiting = parts.whileWaiting;
   }
 
   now(): number {
@@ -40,7 +50,10 @@ export class ThreadPlatform implements Platform {
   }
 
   wait(words: Int32Array, index: number, expected: number, timeoutNs: number): void {
-    Atomics.wait(words, index, expected, timeoutNs / 1e6);
+    const timeoutMs = timeoutNs / 1e6;
+    if (this.#whileWaiting === undefined) Atomics.wait(words, index, expected, timeoutMs);
+    else if (Atomics.wait(words, index, expected, Math.min(timeoutMs, WAIT_SLICE_MS)) === "timed-out")
+      this.#whileWaiting();
   }
 
   wake(words: Int32Array, index: number): void {

@@ -16,7 +16,8 @@ export class VcpuPool {
   readonly #setting: ThreadSetting;
   readonly #size: number;
   readonly #warm: VcpuThread[] = [];
-  readonly #tags = new Set<number>();
+  /** Threads that exist, by their lock tags. */
+  readonly #threads = new Map<number, VcpuThread>();
   #shared: SharedProgram | undefined;
   #lastTag = TAG_FIRST - 1;
   #refill: NodeJS.Timeout | undefined;
@@ -35,7 +36,12 @@ export class VcpuPool {
 
   /** Threads that exist, given away ones included. */
   get threadCount(): number {
-    return this.#tags.size;
+    return this.#threads.size;
+  }
+
+  /** Lock tags of threads that died and whose end has not been noticed yet. */
+  deadTags(): number[] {
+    return [...this.#threads.values()].filter((thread) => thread.isDead).map(({ tag }) => tag);
   }
 
   /** A thread for one vCPU: a warm one if there is any. */
@@ -48,7 +54,7 @@ export class VcpuPool {
 
   /** The thread has ended: its tag may name another one. */
   forget(thread: VcpuThread): void {
-    this.#tags.delete(thread.tag);
+    this.#threads.delete(thread.tag);
   }
 
   /** Ends the warm threads and starts no more. */
@@ -89,6 +95,7 @@ export class VcpuPool {
       isKnown: false,
     };
     const thread = new VcpuThread(this.#setting, this.#shared, this.#nextTag());
+    this.#threads.set(thread.tag, thread);
     // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.
     thread.onEnd = () => {
       this.forget(thread);
@@ -100,8 +107,7 @@ export class VcpuPool {
 
   #nextTag(): number {
     do this.#lastTag = this.#lastTag >= TAG_LAST ? TAG_FIRST : this.#lastTag + 1;
-    while (this.#tags.has(this.#lastTag));
-    this.#tags.add(this.#lastTag);
+    while (this.#threads.has(this.#lastTag));
     return this.#lastTag;
   }
 }

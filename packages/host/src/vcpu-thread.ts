@@ -130,6 +130,11 @@ export class VcpuThread {
     this.#finish();
   }
 
+  /** Whether the thread no longer exists although nobody has told yet. */
+  get isDead(): boolean {
+    return this.#threadId !== 0 && !this.#ended && threadCpuTimeNs(this.#threadId) < 0;
+  }
+
   /** Processor time of the thread in nanoseconds; 0 when it is not known. */
   cpuNs(): number {
     return this.#threadId === 0 || this.#ended ? 0 : Math.max(0, threadCpuTimeNs(this.#threadId));

@@ -92,6 +92,26 @@ test("a process whose guests have all ended exits by itself, with the host still
   assert.equal(stdout, "exit\n");
 });
 
+test("a program may end at any time, with guests that run, block and wait", async () => {
+  const library = new URL("../src/index.js", import.meta.url).href;
+  const guests = [
+    program("(loop $again (br $again))"),
+    program("(loop $again (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $again))"),
+    program("(loop $again (drop (call $memory_op (i32.const 3) (i32.const 0))) (br $again))"),
+  ].map((image) => Buffer.from(image).toString("base64"));
+  const script = `
+    import { Host } from ${JSON.stringify(library)};
+    const host = await Host.open({ memoryBytes: 2 ** 26, cacheDirectory: process.argv[1] });
+    for (const image of ${JSON.stringify(guests)}) {
+      const domain = await host.createDomain({ image: Buffer.from(image, "base64") });
+      await domain.start();
+    }
+    process.exit(5);
+  `;
+  const ended = promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, "/tmp/xenolith-exit"]);
+  await assert.rejects(ended, { code: 5 });
+});
+
 test("domids ascend and are not given out again at once (W15)", async () => {
   await using host = await openHost();
   const first = await run(host, program(""));
