@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { Host } from "../src/index.ts";
-import { assertClean, descriptorCount, openHost, program, run } from "./support.ts";
+import { assertClean, cacheDirectory, descriptorCount, openHost, program, run } from "./support.ts";
 
 test("a host opens without arguments and offers most of the machine's memory", async () => {
   await using host = await Host.open();
@@ -83,12 +83,7 @@ test("a process whose guests have all ended exits by itself, with the host still
     await domain.start();
     console.log((await domain.exited).reason);
   `;
-  const { stdout } = await promisify(execFile)(process.execPath, [
-    "--input-type=module",
-    "-e",
-    script,
-    "/tmp/xenolith-exit",
-  ]);
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, cacheDirectory]);
   assert.equal(stdout, "exit\n");
 });
 
@@ -108,7 +103,7 @@ test("a program may end at any time, with guests that run, block and wait", asyn
     }
     process.exit(5);
   `;
-  const ended = promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, "/tmp/xenolith-exit"]);
+  const ended = promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, cacheDirectory]);
   await assert.rejects(ended, { code: 5 });
 });
 

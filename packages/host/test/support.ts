@@ -27,7 +27,8 @@ export const guest = (text: string): Uint8Array => {
   return module.toBinary({ write_debug_names: true }).buffer;
 };
 
-const cacheDirectory = mkdtempSync(join(tmpdir(), "xenolith-test-"));
+/** Image cache of this test file, also for the processes that it starts. */
+export const cacheDirectory = mkdtempSync(join(tmpdir(), "xenolith-test-"));
 after(() => rmSync(cacheDirectory, { recursive: true, force: true }));
 
 /** Opens a small host whose image cache is of this test file only. */
