@@ -18,7 +18,11 @@ export interface Limits {
   /** Parameters excluded. */
   readonly localCount: number;
   readonly tableCount: number;
-  /** Entries of all tables together: what they have at first, and what they may grow to. */
+  /**
+   * Entries of all tables together: what they have at first, and what they may grow to. V8 keeps a table in a few pieces
+   * on a thread's JavaScript heap, up to 32 bytes for each entry; one allocation that goes 16 MiB over the heap's limit
+   * ends the process instead of the thread. The largest published program that was looked at has 37,270 entries.
+   */
   readonly tableEntryCount: number;
   readonly globalCount: number;
   readonly tagCount: number;
@@ -43,7 +47,7 @@ export const defaultLimits: Limits = {
   bodySizeBytes: 7_654_321,
   localCount: 50_000,
   tableCount: 1_000,
-  tableEntryCount: 10_000_000,
+  tableEntryCount: 250_000,
   globalCount: 100_000,
   tagCount: 100_000,
   exportCount: 100_000,

@@ -4,7 +4,7 @@ import type { ServiceName } from "./services.ts";
 import type { Signature, ValueType } from "./wasm-type.ts";
 
 /** Changes whenever the loader's output for the same input changes: part of the cache key. */
-export const LOADER_FORMAT = 1;
+export const LOADER_FORMAT = 2;
 
 /** Namespace and name of the one memory that every image imports. */
 export const MEMORY_IMPORT = { module: "xen", name: "memory" } as const;

@@ -1,15 +1,20 @@
 import { ByteReader } from "./byte-reader.ts";
 import { unsigned } from "./assembler.ts";
 import { SectionId } from "./module-shape.ts";
+import { invalid, tooLarge } from "./refusal.ts";
 import { HEADER_BYTES } from "./section-reader.ts";
 
 /** Name of the custom section that holds names. */
 export const NAME_SECTION = "name";
 
 /** Parts of the name section. */
+const MODULE_NAME = 0;
 const FUNCTION_NAMES = 1;
 const DATA_SEGMENT_NAMES = 9;
-/** Longest function name that is decoded, in bytes. */
+/**
+ * Longest name of a function or a module that an image keeps, in bytes. V8 makes strings of names for each frame of a
+ * stack trace, at once: a few of many megabytes would end the process for want of heap.
+ */
 const NAME_BYTES_MAX = 4_096;
 
 interface Part {
@@ -18,7 +23,7 @@ interface Part {
   readonly end: number;
 }
 
-/** The parts of a name section. Throws if it is malformed: engines ignore such a section, so callers do too. */
+/** The parts of a name section. Throws if it is malformed. */
 function readParts(bytes: Uint8Array, start: number, end: number): Part[] {
   const reader = new ByteReader(bytes, start, end);
   const parts: Part[] = [];
@@ -34,14 +39,30 @@ function readParts(bytes: Uint8Array, start: number, end: number): Part[] {
 
 /**
  * The content of a name section with `added` function names behind its own, and without names for data segments, which
- * the module no longer has. The added functions have higher indices than all others. A malformed section is left as it is.
+ * the module no longer has. The added functions have higher indices than all others. Of a section that is malformed or
+ * holds a name that is too long nothing is kept: engines read such a section as far as they understand it.
  */
 export function extendNames(bytes: Uint8Array, start: number, end: number, added: readonly Uint8Array[]): Uint8Array[] {
   try {
-    return extendParts(bytes, readParts(bytes, start, end), added);
+    const parts = readParts(bytes, start, end);
+    for (const part of parts) checkNames(new ByteReader(bytes, part.start, part.end), part.id);
+    return extendParts(bytes, parts, added);
   } catch {
-    return [bytes.subarray(start, end)];
+    return added.length === 0 ? [] : functionNames(added);
   }
+}
+
+/** Throws if one of the names that engines show is malformed or too long. */
+function checkNames(reader: ByteReader, id: number): void {
+  if (id === MODULE_NAME) reader.name("module name", NAME_BYTES_MAX);
+  if (id !== FUNCTION_NAMES) return;
+  for (let left = reader.u32("function name count"); left > 0; left--) {
+    reader.u32("function index");
+    const sizeBytes = reader.u32("function name length");
+    if (sizeBytes > NAME_BYTES_MAX) tooLarge("function name length", sizeBytes, NAME_BYTES_MAX);
+    reader.skip(sizeBytes, "function name");
+  }
+  if (!reader.atEnd) invalid(reader.position, "function names have bytes after the last one");
 }
 
 function extendParts(bytes: Uint8Array, parts: readonly Part[], added: readonly Uint8Array[]): Uint8Array[] {

@@ -152,7 +152,9 @@ class Rewriting {
       this.#dropped.push(name);
       return [];
     }
-    const isNames = name === NAME_SECTION && !this.#hasNames;
+    const isNames = name === NAME_SECTION;
+    // Engines read one name section: a second one is not looked at here either.
+    if (isNames && this.#hasNames) return [];
     if (isNames) this.#hasNames = true;
     const content = isNames
       ? extendNames(this.#bytes, start, end, this.#helpers.names)

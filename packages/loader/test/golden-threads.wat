@@ -69,7 +69,7 @@
       br_if 0 (;@1;)
     end
     local.get 3)
-  (table $dispatch 2 10000000 funcref)
+  (table $dispatch 2 250000 funcref)
   (table (;1;) 8 8 funcref)
   (export "xenolith.start" (func $main))
   (export "xenolith.services" (table 1))

@@ -9,9 +9,11 @@ function withNames(...content: number[]): Uint8Array {
   const plain = assembleWat(`(module (memory 1) (func) (func (result i32) (memory.size)))`);
   const end = plain.lastIndexOf(Buffer.from("name")[0]!) - 3;
   assert.equal(plain[end], 0);
+  const length = content.length + 5;
   return Buffer.concat([
     plain.subarray(0, end),
-    Uint8Array.of(0, content.length + 5, 4, ...Buffer.from("name"), ...content),
+    // The length as a number of two bytes, which the format allows for a short one too.
+    Uint8Array.of(0, (length & 0x7f) | 0x80, length >> 7, 4, ...Buffer.from("name"), ...content),
   ]);
 }
 
@@ -52,17 +54,38 @@ describe("the name section of an image", () => {
     assert.deepEqual(namesOf(module), [1, 1 + added.length, 1, ...added]);
   });
 
-  it("is left as it is when it is malformed, which no engine minds", () => {
-    for (const content of [[1, 99, 1], [1], [7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [1, 0]]) {
+  it("loses its own names when it is malformed, since engines read such a section as far as they can", () => {
+    const good = [1, 4, 1, 0, 1, 0x61];
+    const malformed = [[1, 99, 1], [1], [7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [1, 0], [...good, 2, 9], [1, 5, 1, 0, 1, 0x61, 0]];
+    for (const content of malformed) {
       const { module } = rewriteModule(withNames(...content));
-      assert.deepEqual(namesOf(module), content);
+      assert.deepEqual(namesOf(module), [1, 1 + added.length, 1, ...added]);
       assert.equal(functionName(module, 0), undefined);
     }
+    assert.equal(functionName(rewriteModule(withNames(...good)).module, 0), "a");
+  });
+
+  it("loses its own names when one is too long for a stack trace: of a function, or of the module", () => {
+    const leb = (value: number): number[] => [(value & 0x7f) | 0x80, value >> 7];
+    const functionPart = (length: number): number[] => [1, ...leb(length + 4), 1, 0, ...leb(length), ...Array<number>(length).fill(0x61)];
+    const modulePart = (length: number): number[] => [0, ...leb(length + 2), ...leb(length), ...Array<number>(length).fill(0x61)];
+    for (const part of [functionPart, modulePart]) {
+      const [long, short] = [4_097, 4_096].map((length) => rewriteModule(withNames(...part(length))).module);
+      assert.deepEqual(namesOf(long!), [1, 1 + added.length, 1, ...added]);
+      assert.ok(namesOf(short!).length > 4_096);
+    }
+  });
+
+  it("is dropped when it is the second one", () => {
+    const twice = Buffer.concat([withNames(1, 4, 1, 0, 1, 0x61), Uint8Array.of(0, 11, 4, ...Buffer.from("name"), 1, 4, 1, 0, 1, 0x62)]);
+    const { module } = rewriteModule(twice);
+    assert.equal(WebAssembly.Module.customSections(new WebAssembly.Module(module), "name").length, 1);
+    assert.equal(functionName(module, 0), "a");
   });
 
   it("is made if the module has none and functions are added", () => {
     const plain = withNames();
-    const { module } = rewriteModule(plain.subarray(0, plain.length - 7));
+    const { module } = rewriteModule(plain.subarray(0, plain.length - 8));
     assert.deepEqual(namesOf(module), [1, 1 + added.length, 1, ...added]);
   });
 });
