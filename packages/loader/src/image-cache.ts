@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { constants } from "node:fs";
 import { mkdir, open, readdir, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -25,13 +26,16 @@ export interface ImageCacheOptions {
 const SIZE_BYTES_MAX = 2 ** 30;
 const SUFFIX = ".xim";
 const TEMPORARY = ".tmp-";
+/** Permission bits of group and others to write. */
+const WRITABLE_BY_OTHERS = 0o022;
 /** After this time an unfinished file belongs to nobody. */
 const TEMPORARY_AGE_MS = 3_600_000;
 
 /**
  * Rewritten images on disk, found by the hash of the original module. Several processes may use one directory: files
  * appear by renaming, are verified when read, and may vanish at any time. A directory that cannot be used costs time,
- * not function: images are then rewritten at each load, and `problem` says why.
+ * not function: images are then rewritten at each load, and `problem` says why. A directory or file that another user
+ * owns or may write is such a one: what is read from the cache runs as if the loader had just made it.
  */
 export class ImageCache {
   readonly directory: string;
@@ -83,7 +87,10 @@ export class ImageCache {
 
   async #read(path: string): Promise<Image | undefined> {
     try {
-      await using file = await open(path, "r");
+      checkOwner(this.directory, await stat(this.directory));
+      // Never through a link, and never waiting for the other end of a pipe.
+      await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+      checkOwner(path, await file.stat());
       const image = await readImage(file);
       if (image === undefined) this.#note(`${path} is damaged and is written anew`);
       else await touch(path);
@@ -100,6 +107,7 @@ export class ImageCache {
     const temporary = join(this.directory, `${TEMPORARY}${process.pid}-${randomBytes(8).toString("hex")}`);
     try {
       await mkdir(this.directory, { recursive: true, mode: 0o700 });
+      checkOwner(this.directory, await stat(this.directory));
       await writeFile(temporary, parts, { flag: "wx", mode: 0o600 });
       await rename(temporary, path);
       await this.#evict();
@@ -189,6 +197,13 @@ async function remove(path: string): Promise<void> {
   } catch (cause) {
     if (!isMissing(cause)) throw cause;
   }
+}
+
+/** An image is code that the host trusts: nobody else may have been able to put it, or another in its place, there. */
+function checkOwner(path: string, { uid, mode }: { readonly uid: number; readonly mode: number }): void {
+  const isOurs = uid === process.geteuid?.() || uid === 0;
+  if (!isOurs) throw new XenolithError("IMAGE_CACHE", `${path} belongs to user ${uid}`);
+  if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new XenolithError("IMAGE_CACHE", `${path} can be written by other users`);
 }
 
 function isMissing(cause: unknown): boolean {

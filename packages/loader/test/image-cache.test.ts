@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,12 +10,13 @@ import {
   readdirSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { after, describe, it } from "node:test";
 import { promisify } from "node:util";
 
@@ -152,6 +154,43 @@ describe("ImageCache", () => {
     assert.equal(statSync(cache.directory).mode & 0o777, 0o700);
     assert.equal(statSync(join(cache.directory, readdirSync(cache.directory)[0]!)).mode & 0o777, 0o600);
     chmodSync(cache.directory, 0o700);
+  });
+
+  it("neither reads nor writes where another user could have put an image", async () => {
+    const poison = numbered(666);
+    const victim = numbered(1);
+    const name = async (module: Uint8Array): Promise<string> => {
+      const cache = new ImageCache({ directory: freshDirectory() });
+      await cache.load(module, offer);
+      return join(cache.directory, readdirSync(cache.directory)[0]!);
+    };
+    const [poisoned, clean] = [await name(poison), await name(victim)];
+    const load = async (prepare: (directory: string, path: string) => void): Promise<[unknown, string | undefined]> => {
+      const directory = freshDirectory();
+      mkdirSync(directory, { mode: 0o700 });
+      prepare(directory, join(directory, basename(clean)));
+      const cache = new ImageCache({ directory });
+      const image = await cache.load(victim, offer);
+      return [callExport(boot(image).exports, "n"), cache.problem?.message];
+    };
+    // What the check is for: a file in the place of another is believed.
+    assert.deepEqual(await load((_, path) => copyFileSync(poisoned, path)), [666, undefined]);
+    const [open, openProblem] = await load((directory, path) => {
+      copyFileSync(poisoned, path);
+      chmodSync(directory, 0o777);
+    });
+    assert.equal(open, 1);
+    assert.match(openProblem!, /can be written by other users/);
+    const [shared, sharedProblem] = await load((_, path) => {
+      copyFileSync(poisoned, path);
+      chmodSync(path, 0o620);
+    });
+    assert.equal(shared, 1);
+    assert.match(sharedProblem!, /can be written by other users/);
+    const [linked] = await load((_, path) => symlinkSync(poisoned, path));
+    assert.equal(linked, 1);
+    const [piped] = await load((_, path) => void execFileSync("mkfifo", [path]));
+    assert.equal(piped, 1);
   });
 
   it("lies in the user's cache directory by default", () => {
