@@ -111,8 +111,6 @@ export const clearRow = (hypervisor: Hypervisor, slot: number): void => {
     domains.sharedInfo,
     domains.sharedInfoGfn,
     domains.references,
-    domains.hypercalls,
-    domains.events,
     domains.denied,
     domains.reapStage,
     domains.reapCursor,
@@ -121,6 +119,8 @@ export const clearRow = (hypervisor: Hypervisor, slot: number): void => {
     domains.createdNs,
   ];
   for (const column of columns) column[slot] = 0;
+  const perDomain = hypervisor.vcpus.perDomain;
+  for (const column of [domains.hypercalls, domains.events]) column.fill(0, slot * perDomain, (slot + 1) * perDomain);
   domains.handle.fill(0, slot * 16, (slot + 1) * 16);
   const reasonBytes = domains.crashReason.length / domains.slotCount;
   domains.crashReason.fill(0, slot * reasonBytes, (slot + 1) * reasonBytes);

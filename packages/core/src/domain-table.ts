@@ -23,8 +23,8 @@
  *     sharedInfo     u32   mfn of the shared_info frame + 1, or 0        create, reap
  *     sharedInfoGfn  u32   gfn where it is hooked + 1, or 0              add_to_physmap
  *     references     u32   things that keep the row beyond death        everybody, atomically
- *     hypercalls     u32   hypercalls made (approximate, no atomics)    vCPUs
- *     events         u32   events received                              delivery
+ *     hypercalls     u32   per vCPU: hypercalls made                    vCPU
+ *     events         u32   per vCPU: events received (approximate)      delivery
  *     denied         u32   calls refused for want of privilege          vCPUs
  *     reapStage      u32   REAP_STAGES index of a dying domain          reap
  *     reapCursor     u32   next gfn or port to look at                  reap
@@ -133,8 +133,8 @@ export class DomainTable {
     this.sharedInfo = arena.u32(count);
     this.sharedInfoGfn = arena.u32(count);
     this.references = arena.u32(count);
-    this.hypercalls = arena.u32(count);
-    this.events = arena.u32(count);
+    this.hypercalls = arena.u32(count * geometry.vcpusPerDomain);
+    this.events = arena.u32(count * geometry.vcpusPerDomain);
     this.denied = arena.u32(count);
     this.reapStage = arena.u32(count);
     this.reapCursor = arena.u32(count);
@@ -152,6 +152,16 @@ export class DomainTable {
     this.trace = new TraceTable(arena, geometry);
   }
 
+  /** Hypercalls that the domain in `slot` has made. */
+  hypercallCount(slot: number): number {
+    return sumOfRow(this.hypercalls, slot, this.slotCount);
+  }
+
+  /** Events that it has received. */
+  eventCount(slot: number): number {
+    return sumOfRow(this.events, slot, this.slotCount);
+  }
+
   /** Slot of the domain called `domid`, zombies included, or -1. */
   slotOf(domid: number): number {
     if (!(domid >= 0 && domid < DOMID_COUNT)) return -1;
@@ -164,3 +174,11 @@ export class DomainTable {
     return DOMAIN_STATES[Atomics.load(this.state, slot)]!;
   }
 }
+
+/** Sum over the vCPUs of the domain in `slot`, in a column with as many cells for each of `slotCount` domains. */
+const sumOfRow = (column: Uint32Array, slot: number, slotCount: number): number => {
+  const perDomain = column.length / slotCount;
+  let sum = 0;
+  for (let at = slot * perDomain; at < (slot + 1) * perDomain; at += 1) sum += column[at]!;
+  return sum;
+};

@@ -65,7 +65,7 @@ export const setPending = (hypervisor: Hypervisor, slot: number, port: number): 
 };
 
 const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: number): void => {
-  const { directMap, domains, events } = hypervisor;
+  const { directMap, domains, events, vcpus } = hypervisor;
   const frame = sharedInfoOf(hypervisor, slot);
   if (frame < 0) return;
   const words = wordsAt(directMap, frame);
@@ -73,7 +73,7 @@ const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: numbe
   const group = port >>> 5;
   const bit = 1 << (port & 31);
   if ((Atomics.or(words, base + PENDING_WORD + group, bit) & bit) !== 0) return;
-  domains.events[slot]! += 1;
+  domains.events[vcpus.index(slot, portVcpu(word))]! += 1;
   // Who unmasks clears the mask first and looks at the pending bit afterwards: one of the two sees the other.
   if ((Atomics.load(words, base + MASK_WORD + group) & bit) === 0) raiseUpcall(hypervisor, slot, portVcpu(word), group);
   if (Atomics.load(events.pollMask, slot) !== 0) wakePollers(hypervisor, slot, port);

@@ -19,6 +19,7 @@ export const SCRATCH_BYTES = 4096;
 /** log2 of the words of a frame: word indices in a bank stay 30 bits, which the engine keeps as integers. */
 const WORDS_SHIFT = 10;
 const ADDRESS_END = 0x1_0000_0000;
+const WORDS_PER_FRAME = FRAME_BYTES / 4;
 /** Behind the buffer: where single numbers pass, so that reading one does not spoil a fetched struct. */
 const WORD_SCRATCH = SCRATCH_BYTES;
 /** Behind that: where small copies pass. */
@@ -214,9 +215,26 @@ export class GuestMemory {
   }
 
   #read(address: number, sizeBytes: number): number {
+    if ((address & (sizeBytes - 1)) === 0 && this.#isAddress(address)) return this.#readAligned(address, sizeBytes);
     if (!this.fetchAt(address, sizeBytes, WORD_SCRATCH)) return -1;
     if (sizeBytes === 4) return this.scratch.getUint32(WORD_SCRATCH, true);
     return sizeBytes === 2 ? this.scratch.getUint16(WORD_SCRATCH, true) : this.scratch.getUint8(WORD_SCRATCH);
+  }
+
+  /** Reads a number that lies in one word: without the scratch buffer. -1: not readable. */
+  #readAligned(address: number, sizeBytes: number): number {
+    this.#locks.acquire(this.#lock);
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    let value = -1;
+    if (((P2M_READABLE_TYPES >>> (entry & 15)) & 1) !== 0) {
+      const mfn = entry >>> 4;
+      const bank = mfn >>> this.#bankShift;
+      const at = (mfn - (bank << this.#bankShift)) * WORDS_PER_FRAME + ((address & (FRAME_BYTES - 1)) >>> 2);
+      const word = this.#words[bank]![at]!;
+      value = sizeBytes === 4 ? word : (word >>> ((address & 3) * 8)) & (sizeBytes === 2 ? 0xffff : 0xff);
+    }
+    this.#locks.release(this.#lock);
+    return value;
   }
 
   /** Copies between the guest and `local` (null: zeros), after checking the whole range. False: nothing was copied. */

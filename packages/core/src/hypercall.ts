@@ -87,7 +87,7 @@ export const enterHypercall = (cpu: Cpu): void => {
   probeStack();
   const { vcpus, domains, platform } = cpu.hypervisor;
   enterGate(vcpus.gate, cpu.index, platform);
-  domains.hypercalls[cpu.slot]! += 1;
+  domains.hypercalls[cpu.index]! += 1;
   domains.gateEntries[cpu.index]! += 1;
 };
 

@@ -25,6 +25,10 @@ export const LOCK_RANKS = [
 /** One class of locks. */
 export type LockRank = (typeof LOCK_RANKS)[number];
 
+/** Words between two locks: each has a cache line of its own, so that domains do not slow each other down. */
+const LOCK_STRIDE_SHIFT = 4;
+/** Locks that one thread holds at once. */
+const HELD_COUNT_MAX = 64;
 const SPIN_COUNT_MAX = 200;
 const CONTENDED = 0x4000_0000;
 const TAG_MAX = CONTENDED - 1;
@@ -35,13 +39,14 @@ export class LockTable {
   readonly #slots: number;
   readonly #platform: Platform;
   readonly #tag: number;
-  readonly #held: number[] = [];
+  readonly #held = new Int32Array(HELD_COUNT_MAX);
+  #depth = 0;
 
   /** `tag` (1 ...) names the calling thread, uniquely among live threads. */
   constructor(arena: ColumnArena, options: { geometry: Geometry; platform: Platform; tag: number }) {
     assert(options.tag > 0 && options.tag <= TAG_MAX);
     this.#slots = options.geometry.domainCountMax;
-    this.#words = arena.i32(LOCK_RANKS.length * this.#slots);
+    this.#words = arena.i32((LOCK_RANKS.length * this.#slots) << LOCK_STRIDE_SHIFT);
     this.#platform = options.platform;
     this.#tag = options.tag;
   }
@@ -53,56 +58,62 @@ export class LockTable {
 
   /** Takes the lock; sleeps while another thread holds it. */
   acquire(lock: number): void {
-    const depth = this.#held.length;
-    if (depth > 0) assert(this.#held[depth - 1]! < lock, "lock order");
-    if (Atomics.compareExchange(this.#words, lock, 0, this.#tag) !== 0) this.#acquireSlow(lock);
+    const depth = this.#depth;
+    if (depth > 0) assert(depth < HELD_COUNT_MAX && this.#held[depth - 1]! < lock, "lock order");
+    const at = lock << LOCK_STRIDE_SHIFT;
+    if (Atomics.compareExchange(this.#words, at, 0, this.#tag) !== 0) this.#acquireSlow(at);
     this.#held[depth] = lock;
+    this.#depth = depth + 1;
   }
 
   /** Gives the lock back. Locks are released in reverse order of taking. */
   release(lock: number): void {
-    assert(this.#held.pop() === lock, "lock released out of order");
-    const before = Atomics.exchange(this.#words, lock, 0);
+    const depth = this.#depth - 1;
+    assert(depth >= 0 && this.#held[depth] === lock, "lock released out of order");
+    this.#depth = depth;
+    const at = lock << LOCK_STRIDE_SHIFT;
+    const before = Atomics.exchange(this.#words, at, 0);
     assert((before & TAG_MAX) === this.#tag);
-    if ((before & CONTENDED) !== 0) this.#platform.wake(this.#words, lock);
+    if ((before & CONTENDED) !== 0) this.#platform.wake(this.#words, at);
   }
 
   /** Whether the calling thread holds `lock`. */
   holds(lock: number): boolean {
-    return this.#held.includes(lock);
+    for (let at = 0; at < this.#depth; at += 1) if (this.#held[at] === lock) return true;
+    return false;
   }
 
   /** Number of locks the calling thread holds. */
   get heldCount(): number {
-    return this.#held.length;
+    return this.#depth;
   }
 
   /** Frees every lock of a thread that no longer exists; returns how many it held. */
   recover(tag: number): number {
     let recovered = 0;
-    for (let lock = 0; lock < this.#words.length; lock += 1) {
-      const word = Atomics.load(this.#words, lock);
+    for (let at = 0; at < this.#words.length; at += 1 << LOCK_STRIDE_SHIFT) {
+      const word = Atomics.load(this.#words, at);
       if ((word & TAG_MAX) !== tag) continue;
-      Atomics.store(this.#words, lock, 0);
-      this.#platform.wake(this.#words, lock);
+      Atomics.store(this.#words, at, 0);
+      this.#platform.wake(this.#words, at);
       recovered += 1;
     }
     return recovered;
   }
 
-  #acquireSlow(lock: number): void {
+  #acquireSlow(at: number): void {
     for (let spin = 0; spin < SPIN_COUNT_MAX; spin += 1) {
-      if (Atomics.compareExchange(this.#words, lock, 0, this.#tag) === 0) return;
+      if (Atomics.compareExchange(this.#words, at, 0, this.#tag) === 0) return;
     }
     for (;;) {
-      const word = Atomics.load(this.#words, lock);
+      const word = Atomics.load(this.#words, at);
       if (word === 0) {
-        if (Atomics.compareExchange(this.#words, lock, 0, this.#tag | CONTENDED) === 0) return;
+        if (Atomics.compareExchange(this.#words, at, 0, this.#tag | CONTENDED) === 0) return;
         continue;
       }
       const marked = word | CONTENDED;
-      if (word !== marked && Atomics.compareExchange(this.#words, lock, word, marked) !== word) continue;
-      this.#platform.wait(this.#words, lock, marked, Infinity);
+      if (word !== marked && Atomics.compareExchange(this.#words, at, word, marked) !== word) continue;
+      this.#platform.wait(this.#words, at, marked, Infinity);
     }
   }
 }

@@ -46,7 +46,7 @@ export const versionWithoutMemory = (cpu: Cpu, command: number, arg: number): nu
 };
 
 const countCall = (cpu: Cpu, answer: number): number => {
-  cpu.hypervisor.domains.hypercalls[cpu.slot]! += 1;
+  cpu.hypervisor.domains.hypercalls[cpu.index]! += 1;
   return answer;
 };
 

@@ -60,9 +60,9 @@ class ThreadedMachine {
 
   /** Waits until the domain made `count` hypercalls more. */
   async progress(slot: number, count: number): Promise<void> {
-    const { hypercalls } = this.hypervisor.domains;
-    const wanted = hypercalls[slot]! + count;
-    while (hypercalls[slot]! < wanted) await turn();
+    const { domains } = this.hypervisor;
+    const wanted = domains.hypercallCount(slot) + count;
+    while (domains.hypercallCount(slot) < wanted) await turn();
   }
 
   async end(): Promise<void> {
@@ -86,9 +86,9 @@ describe("domains on threads", () => {
       await machine.progress(slot, 10);
       assert.equal(pauseDomain(hypervisor, slot), 0);
       while (!domainQuiet(hypervisor, slot));
-      const before = hypervisor.domains.hypercalls[slot];
+      const before = hypervisor.domains.hypercallCount(slot);
       await turn();
-      assert.equal(hypervisor.domains.hypercalls[slot], before);
+      assert.equal(hypervisor.domains.hypercallCount(slot), before);
       assert.equal(unpauseDomain(hypervisor, slot), 0);
     }
     await machine.end();

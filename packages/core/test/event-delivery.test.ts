@@ -49,7 +49,7 @@ describe("send and delivery", () => {
     clearUpcall(second);
     send(first, a);
     assert.deepEqual([selector(second), upcallPending(second)], [0, false]);
-    assert.equal(machine.hypervisor.domains.events[second.slot], 2, "one for the bind, one for both sends");
+    assert.equal(machine.hypervisor.domains.eventCount(second.slot), 2, "one for the bind, one for both sends");
   });
 
   it("a masked port becomes pending and tells nobody", () => {

@@ -124,7 +124,7 @@ describe("dispatch", () => {
     const machine = new Machine();
     const guest = machine.guest();
     for (let count = 0; count < 10; count += 1) machine.call(guest, abi.__HYPERVISOR_xen_version, count % 8, 0);
-    assert.equal(machine.hypervisor.domains.hypercalls[guest.slot], 10);
+    assert.equal(machine.hypervisor.domains.hypercallCount(guest.slot), 10);
   });
 
   it("a vCPU is inside the hypervisor exactly during its call", () => {

@@ -180,7 +180,7 @@ describe("raising", () => {
     const port = bindPirq(guest, pirq);
     assert.equal(raisePirq(hypervisor, guest.slot, pirq), true);
     assert.equal(raisePirq(hypervisor, guest.slot, pirq), true);
-    assert.equal(hypervisor.domains.events[guest.slot], 1);
+    assert.equal(hypervisor.domains.eventCount(guest.slot), 1);
     assert.equal(isPirqPending(hypervisor, guest.slot, pirq), true);
     clearPort(guest, port);
     raisePirq(hypervisor, guest.slot, pirq);
