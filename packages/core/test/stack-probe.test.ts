@@ -70,7 +70,7 @@ interface Tally {
 /** Recurses until the stack is full and makes the call on the way back, at the `DEPTHS` deepest frames. */
 const callNearTheEnd = (guest: Guest, number: number, args: readonly number[]): Tally => {
   const tally: Tally = { completed: 0, notStarted: 0, halfDone: 0 };
-  const { hypercalls } = guest.cpu.hypervisor.domains;
+  const { domains } = guest.cpu.hypervisor;
   const { gate } = guest.cpu.hypervisor.vcpus;
   const [a = 0, b = 0, c = 0] = args;
   let left = DEPTHS;
@@ -83,12 +83,12 @@ const callNearTheEnd = (guest: Guest, number: number, args: readonly number[]): 
     if (left === 0) return;
     left -= 1;
     // From here on nothing but the hypercall needs stack, so the tally is right at any depth.
-    const before = hypercalls[guest.slot]!;
+    const before = domains.hypercallCount(guest.slot);
     try {
       hypercall(guest.cpu, number, a, b, c, 0, 0);
       tally.completed += 1;
     } catch {
-      if (hypercalls[guest.slot]! === before && gate[guest.cpu.index] === 0) tally.notStarted += 1;
+      if (domains.hypercallCount(guest.slot) === before && gate[guest.cpu.index] === 0) tally.notStarted += 1;
       else tally.halfDone += 1;
     }
   };
