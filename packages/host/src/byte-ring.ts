@@ -36,11 +36,13 @@ export class ByteRing {
     this.#bytes = new Uint8Array(buffer, offsetBytes + HEADER_BYTES, RING_BYTES);
   }
 
-  /** Bytes that can be read now. */
+  /**
+   * Bytes that can be read now; for a vCPU that does not hold `lock`, an estimate. What was consumed is read first: both
+   * ends may move between the two reads, and then the difference is too large, never negative.
+   */
   get readableBytes(): number {
-    const count = (Atomics.load(this.#words, PRODUCED) - Atomics.load(this.#words, CONSUMED)) >>> 0;
-    assert(count <= RING_BYTES);
-    return count;
+    const consumed = Atomics.load(this.#words, CONSUMED);
+    return Math.min(RING_BYTES, (Atomics.load(this.#words, PRODUCED) - consumed) >>> 0);
   }
 
   /** Bytes that can be written now. */

@@ -204,5 +204,8 @@ export class GuestVcpu {
   }
 }
 
+/** Characters of a fault that are reported: names in it may be the guest's. */
+const FAULT_LENGTH_MAX = 8_192;
+
 const stackOf = (thrown: unknown): string =>
-  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+  (thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)).slice(0, FAULT_LENGTH_MAX);

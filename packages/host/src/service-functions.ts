@@ -5,6 +5,7 @@
 import { type Cpu, enterHypercall, guestNotify, guestWait32, guestWait64, leaveHypercall } from "@xenolith/core";
 import type { ServiceFunctions } from "@xenolith/loader";
 import { growHeap } from "./guest-heap.ts";
+import { heapHasRoom } from "./heap-guard.ts";
 import type { HostTable } from "./host-table.ts";
 import type { PassiveSegments } from "./protocol.ts";
 
@@ -27,7 +28,7 @@ export const createServices = (
   };
   return {
     memory_size: () => Atomics.load(hostTable.memoryPages, cpu.slot),
-    memory_grow: (pages: number) => inside(() => growHeap(cpu, hostTable, tag, pages >>> 0)),
+    memory_grow: (pages: number) => (heapHasRoom() ? inside(() => growHeap(cpu, hostTable, tag, pages >>> 0)) : -1),
     atomic_wait32: (address: number, expected: number, timeoutNs: bigint) =>
       inside(() => guestWait32(cpu, address >>> 0, expected | 0, toTimeout(timeoutNs))),
     atomic_wait64: (address: number, expected: bigint, timeoutNs: bigint) =>

@@ -4,17 +4,12 @@
  */
 import { MessageChannel, SHARE_ENV, Worker, type MessagePort } from "node:worker_threads";
 import { releaseThreadMemory, threadCpuTimeNs, type ThreadMemory } from "@xenolith/sys";
+import { HEAP_MIB_MAX, STACK_MIB, YOUNG_HEAP_MIB_MAX } from "./thread-limits.ts";
 import type { ThreadProgram } from "./thread-program.ts";
 import type { Command, Report, ThreadBoot } from "./protocol.ts";
 
 /** What all vCPU threads of a host are started with. */
 export type ThreadSetting = Omit<ThreadBoot, "isFirst" | "mailbox" | "port" | "tag">;
-
-/** JavaScript heap of one vCPU thread: a guest that fills it with references ends its own thread only. */
-const HEAP_MIB_MAX = 256;
-const YOUNG_HEAP_MIB_MAX = 16;
-/** Native stack of one vCPU thread, which deep recursion of a guest uses. */
-const STACK_MIB = 4;
 
 const entryPoint = new URL("./vcpu-entry.js", import.meta.url);
 

@@ -203,7 +203,8 @@ async function remove(path: string): Promise<void> {
 function checkOwner(path: string, { uid, mode }: { readonly uid: number; readonly mode: number }): void {
   const isOurs = uid === process.geteuid?.() || uid === 0;
   if (!isOurs) throw new XenolithError("IMAGE_CACHE", `${path} belongs to user ${uid}`);
-  if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new XenolithError("IMAGE_CACHE", `${path} can be written by other users`);
+  if ((mode & WRITABLE_BY_OTHERS) !== 0)
+    throw new XenolithError("IMAGE_CACHE", `${path} can be written by other users`);
 }
 
 function isMissing(cause: unknown): boolean {

@@ -56,7 +56,14 @@ describe("the name section of an image", () => {
 
   it("loses its own names when it is malformed, since engines read such a section as far as they can", () => {
     const good = [1, 4, 1, 0, 1, 0x61];
-    const malformed = [[1, 99, 1], [1], [7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [1, 0], [...good, 2, 9], [1, 5, 1, 0, 1, 0x61, 0]];
+    const malformed = [
+      [1, 99, 1],
+      [1],
+      [7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+      [1, 0],
+      [...good, 2, 9],
+      [1, 5, 1, 0, 1, 0x61, 0],
+    ];
     for (const content of malformed) {
       const { module } = rewriteModule(withNames(...content));
       assert.deepEqual(namesOf(module), [1, 1 + added.length, 1, ...added]);
@@ -67,8 +74,20 @@ describe("the name section of an image", () => {
 
   it("loses its own names when one is too long for a stack trace: of a function, or of the module", () => {
     const leb = (value: number): number[] => [(value & 0x7f) | 0x80, value >> 7];
-    const functionPart = (length: number): number[] => [1, ...leb(length + 4), 1, 0, ...leb(length), ...Array<number>(length).fill(0x61)];
-    const modulePart = (length: number): number[] => [0, ...leb(length + 2), ...leb(length), ...Array<number>(length).fill(0x61)];
+    const functionPart = (length: number): number[] => [
+      1,
+      ...leb(length + 4),
+      1,
+      0,
+      ...leb(length),
+      ...Array<number>(length).fill(0x61),
+    ];
+    const modulePart = (length: number): number[] => [
+      0,
+      ...leb(length + 2),
+      ...leb(length),
+      ...Array<number>(length).fill(0x61),
+    ];
     for (const part of [functionPart, modulePart]) {
       const [long, short] = [4_097, 4_096].map((length) => rewriteModule(withNames(...part(length))).module);
       assert.deepEqual(namesOf(long!), [1, 1 + added.length, 1, ...added]);
@@ -77,7 +96,10 @@ describe("the name section of an image", () => {
   });
 
   it("is dropped when it is the second one", () => {
-    const twice = Buffer.concat([withNames(1, 4, 1, 0, 1, 0x61), Uint8Array.of(0, 11, 4, ...Buffer.from("name"), 1, 4, 1, 0, 1, 0x62)]);
+    const twice = Buffer.concat([
+      withNames(1, 4, 1, 0, 1, 0x61),
+      Uint8Array.of(0, 11, 4, ...Buffer.from("name"), 1, 4, 1, 0, 1, 0x62),
+    ]);
     const { module } = rewriteModule(twice);
     assert.equal(WebAssembly.Module.customSections(new WebAssembly.Module(module), "name").length, 1);
     assert.equal(functionName(module, 0), "a");
