@@ -59,7 +59,7 @@ export class LockTable {
   /** Takes the lock; sleeps while another thread holds it. */
   acquire(lock: number): void {
     const depth = this.#depth;
-    if (depth > 0) assert(depth < HELD_COUNT_MAX && this.#held[depth - 1]! < lock, "lock order");
+    if (depth > 0 && (depth === HELD_COUNT_MAX || this.#held[depth - 1]! >= lock)) assert.fail("lock order");
     const at = lock << LOCK_STRIDE_SHIFT;
     if (Atomics.compareExchange(this.#words, at, 0, this.#tag) !== 0) this.#acquireSlow(at);
     this.#held[depth] = lock;
@@ -69,11 +69,11 @@ export class LockTable {
   /** Gives the lock back. Locks are released in reverse order of taking. */
   release(lock: number): void {
     const depth = this.#depth - 1;
-    assert(depth >= 0 && this.#held[depth] === lock, "lock released out of order");
+    if (depth < 0 || this.#held[depth] !== lock) assert.fail("lock released out of order");
     this.#depth = depth;
     const at = lock << LOCK_STRIDE_SHIFT;
     const before = Atomics.exchange(this.#words, at, 0);
-    assert((before & TAG_MAX) === this.#tag);
+    if ((before & TAG_MAX) !== this.#tag) assert.fail("lock of another thread");
     if ((before & CONTENDED) !== 0) this.#platform.wake(this.#words, at);
   }
 

@@ -24,7 +24,10 @@ import type { VcpuThread } from "./vcpu-thread.ts";
 
 /** Turns of the event loop to look for a vCPU outside its gate before looking once a millisecond. */
 const QUICK_LOOKS = 50;
-/** A vCPU that is inside for this long will not leave: something is broken, and its locks are taken from it. */
+/**
+ * A vCPU that is inside for this long waits for a slow disk, or something is broken: that is noted. It is waited for all
+ * the same, because terminating it there could end the process.
+ */
 const STUCK_MS = 10_000;
 
 /** Everything of a start command that is the same for all vCPUs of a domain. */
@@ -138,9 +141,10 @@ export class DomainVcpus {
     const index = hypervisor.vcpus.index(this.#slot, vcpu);
     const isOutside = (): boolean => (Atomics.load(hypervisor.vcpus.gate, index) & GATE_IN) === 0;
     for (let look = 0; look < QUICK_LOOKS && !isOutside() && !thread.ended; look += 1) await nextTurn();
-    for (let look = 0; look < STUCK_MS && !isOutside() && !thread.ended; look += 1) await delay(1);
-    if (!isOutside() && !thread.ended)
-      noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: did not leave the hypervisor`);
+    for (let look = 1; !isOutside() && !thread.ended; look += 1) {
+      await delay(1);
+      if (look === STUCK_MS) noteFault(`domain slot ${this.#slot}, vCPU ${vcpu}: does not leave the hypervisor`);
+    }
     this.#noteCpu(vcpu, thread);
     await thread.end();
   }

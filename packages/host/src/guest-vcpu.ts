@@ -82,6 +82,8 @@ export class GuestVcpu {
     const { cpu, upcall } = this;
     const { hostTable, tag } = this.#thread;
     const start = this.#start;
+    // Inside the gate: making the streams calls the FFI, in which a thread must not be terminated.
+    enterHypercall(cpu);
     const imports = createImports({
       cpu,
       memory: start.memory,
@@ -92,6 +94,7 @@ export class GuestVcpu {
       offered: start.offered,
       ask: (offered, values) => this.#ask(offered, values),
     });
+    leaveHypercall(cpu);
     const instance = new WebAssembly.Instance(start.module, imports);
     this.#exports = instance.exports;
     const image = { manifest: start.manifest, module: NO_BYTES, data: NO_BYTES };
