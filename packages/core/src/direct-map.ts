@@ -5,6 +5,7 @@
  * looked up, or a reference. Free frames must not be touched (see frame-table.ts).
  */
 import assert from "node:assert/strict";
+import { type AtomicWords, plainWords } from "./atomic-words.ts";
 
 /** Bytes of a frame. */
 export const FRAME_BYTES = 4096;
@@ -19,6 +20,8 @@ export class DirectMap {
   readonly u32: readonly Uint32Array[];
   readonly i32: readonly Int32Array[];
   readonly views: readonly DataView[];
+  /** Fast atomics on every bank. */
+  readonly words: readonly AtomicWords[];
   /** Bytes of one bank, a power of two. */
   readonly bankBytes: number;
   /** 1 / bankBytes: exact, and cheaper to multiply with. */
@@ -36,10 +39,15 @@ export class DirectMap {
   readonly #frameViews: (Uint8Array | undefined)[];
   readonly #frameMfns = new Int32Array(FRAME_VIEWS).fill(-1);
 
-  constructor(banks: readonly SharedArrayBuffer[], fastBank?: (bank: number) => Uint8Array) {
+  constructor(
+    banks: readonly SharedArrayBuffer[],
+    fastBank?: (bank: number) => Uint8Array,
+    words: readonly AtomicWords[] = banks.map(plainWords),
+  ) {
     this.u8 = banks.map((bank) => new Uint8Array(bank));
     this.u32 = banks.map((bank) => new Uint32Array(bank));
     this.i32 = banks.map((bank) => new Int32Array(bank));
+    this.words = words;
     this.views = banks.map((bank) => new DataView(bank));
     this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;
     this.#inverse = 1 / this.bankBytes;

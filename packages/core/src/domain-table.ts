@@ -109,6 +109,9 @@ export class DomainTable {
   /** What guests gave the hypervisor reason to note. */
   readonly trace: TraceTable;
   readonly slotCount: number;
+  /** Where `hypercalls` and `gateEntries` begin in the control buffer, in bytes. */
+  readonly hypercallsStart: number;
+  readonly gateEntriesStart: number;
 
   constructor(arena: ColumnArena, geometry: Geometry) {
     const count = geometry.domainCountMax;
@@ -134,12 +137,14 @@ export class DomainTable {
     this.sharedInfoGfn = arena.u32(count);
     this.references = arena.u32(count);
     this.hypercalls = arena.u32(count * geometry.vcpusPerDomain);
+    this.hypercallsStart = this.hypercalls.byteOffset;
     this.events = arena.u32(count * geometry.vcpusPerDomain);
     this.denied = arena.u32(count);
     this.reapStage = arena.u32(count);
     this.reapCursor = arena.u32(count);
     this.graceEpoch = arena.u32(count);
     this.gateEntries = arena.u32(count * geometry.vcpusPerDomain);
+    this.gateEntriesStart = this.gateEntries.byteOffset;
     this.gateSeen = arena.u32(count * geometry.vcpusPerDomain);
     this.gateMark = arena.u32(count * geometry.vcpusPerDomain);
     this.markEpoch = arena.u32(count * geometry.vcpusPerDomain);

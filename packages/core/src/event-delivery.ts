@@ -7,6 +7,7 @@
  * wake-up is lost.
  */
 import { EVTCHNSTAT_interdomain, EVTCHNSTAT_ipi, EVTCHNSTAT_unbound, EINVAL, shared_info } from "@xenolith/abi";
+import { WORDS_OTHER_SET, WORDS_WERE_SET } from "./atomic-words.ts";
 import { ATTENTION_EVENT } from "./attention.ts";
 import type { DirectMap } from "./direct-map.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
@@ -15,8 +16,10 @@ import { portIsXen, portKind, portRemotePort, portRemoteSlot, portVcpu } from ".
 import type { Hypervisor } from "./hypervisor.ts";
 import { wakeVcpu } from "./vcpu-wake.ts";
 
-const PENDING_WORD = shared_info.evtchn_pending.offset / 4;
-const MASK_WORD = shared_info.evtchn_mask.offset / 4;
+const PENDING_BYTE = shared_info.evtchn_pending.offset;
+const MASK_BYTE = shared_info.evtchn_mask.offset;
+const PENDING_WORD = PENDING_BYTE / 4;
+const MASK_WORD = MASK_BYTE / 4;
 const UPCALL_PENDING_BYTE = 0xff;
 const UPCALL_MASK_BYTE = 0xff00;
 /** `pollPort` of a vCPU that polls on more or less than one port: every event of its domain wakes it. */
@@ -68,15 +71,15 @@ const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: numbe
   const { directMap, domains, events, vcpus } = hypervisor;
   const frame = sharedInfoOf(hypervisor, slot);
   if (frame < 0) return;
-  const words = wordsAt(directMap, frame);
-  const base = wordAt(directMap, frame);
+  const bank = directMap.bankOf(frame);
   const group = port >>> 5;
-  const bit = 1 << (port & 31);
-  if ((Atomics.or(words, base + PENDING_WORD + group, bit) & bit) !== 0) return;
+  const at = frame - bank * directMap.bankBytes + group * 4;
+  const found = directMap.words[bank]!.setAndLook(at + PENDING_BYTE, 1 << (port & 31), at + MASK_BYTE);
+  if ((found & WORDS_WERE_SET) !== 0) return;
   domains.events[vcpus.index(slot, portVcpu(word))]! += 1;
   // Who unmasks clears the mask first and looks at the pending bit afterwards: one of the two sees the other.
-  if ((Atomics.load(words, base + MASK_WORD + group) & bit) === 0) raiseUpcall(hypervisor, slot, portVcpu(word), group);
-  if (Atomics.load(events.pollMask, slot) !== 0) wakePollers(hypervisor, slot, port);
+  if ((found & WORDS_OTHER_SET) === 0) raiseUpcall(hypervisor, slot, portVcpu(word), group);
+  if (hypervisor.words.load(events.pollMaskStart + slot * 4) !== 0) wakePollers(hypervisor, slot, port);
 };
 
 /**

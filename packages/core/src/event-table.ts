@@ -72,6 +72,8 @@ export class EventTable {
   readonly freeHint: Uint32Array;
   readonly resetNext: Uint32Array;
   readonly pollMask: Int32Array;
+  /** Where `pollMask` begins in the control buffer, in bytes. */
+  readonly pollMaskStart: number;
   readonly virqPort: Uint16Array;
   readonly virqOwner: Uint32Array;
   readonly watchdogNs: Float64Array;
@@ -92,6 +94,7 @@ export class EventTable {
     this.freeHint = arena.u32(slots);
     this.resetNext = arena.u32(slots);
     this.pollMask = arena.i32(slots);
+    this.pollMaskStart = this.pollMask.byteOffset;
     this.virqPort = arena.u16(slots * geometry.vcpusPerDomain * NR_VIRQS);
     this.virqOwner = arena.u32(NR_VIRQS);
     this.watchdogNs = arena.f64(slots * WATCHDOG_COUNT);

@@ -9,7 +9,7 @@ import { consoleIo } from "./console-op.ts";
 import type { Cpu, Handler } from "./cpu.ts";
 import { domctl } from "./domctl.ts";
 import { eventChannelOp } from "./event-channel-op.ts";
-import { enterGate, leaveGate } from "./gate.ts";
+import { enterGate, GATE_IN, leaveGate } from "./gate.ts";
 import { GuestMemory } from "./guest-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { hvmOp } from "./hvm-op.ts";
@@ -85,7 +85,9 @@ export const hypercall = (cpu: Cpu, number: number, a: number, b: number, c: num
  */
 export const enterHypercall = (cpu: Cpu): void => {
   probeStack();
-  const { vcpus, domains, platform } = cpu.hypervisor;
+  const { vcpus, domains, words, platform } = cpu.hypervisor;
+  const row = cpu.index * 4;
+  if (words.enter(vcpus.gateStart + row, domains.hypercallsStart + row, domains.gateEntriesStart + row) !== 0) return;
   enterGate(vcpus.gate, cpu.index, platform);
   domains.hypercalls[cpu.index]! += 1;
   domains.gateEntries[cpu.index]! += 1;
@@ -93,9 +95,10 @@ export const enterHypercall = (cpu: Cpu): void => {
 
 /** Leaves the hypervisor. A vCPU that is to pause or stop does so here, before it runs guest code again. */
 export const leaveHypercall = (cpu: Cpu): void => {
-  const { vcpus, platform } = cpu.hypervisor;
-  leaveGate(vcpus.gate, cpu.index, platform);
-  if (vcpus.gate[cpu.index] === 0) return;
+  const { vcpus, words, platform } = cpu.hypervisor;
+  const before = words.and(vcpus.gateStart + cpu.index * 4, ~GATE_IN);
+  if (before === GATE_IN) return;
+  platform.wake(vcpus.gate, cpu.index);
   enterGate(vcpus.gate, cpu.index, platform);
   leaveGate(vcpus.gate, cpu.index, platform);
 };

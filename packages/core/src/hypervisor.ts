@@ -2,6 +2,7 @@
  * One hypervisor, seen from one thread. All state lives in the shared buffers of `HypervisorStorage`; every thread
  * builds its own `Hypervisor` over them and executes the hypercalls it makes.
  */
+import { type AtomicWords, plainWords, wasmWords } from "./atomic-words.ts";
 import { Attention } from "./attention.ts";
 import { ColumnArena } from "./columns.ts";
 import { DirectMap } from "./direct-map.ts";
@@ -26,6 +27,8 @@ export interface HypervisorStorage {
   readonly p2m: SharedArrayBuffer;
   /** Direct map of each bank: framesPerBank * 4096 bytes. */
   readonly banks: readonly SharedArrayBuffer[];
+  /** The memories that `control` and `banks` are the buffers of, if they are: makes hypercalls faster. */
+  readonly memories?: { readonly control: WebAssembly.Memory; readonly banks: readonly WebAssembly.Memory[] };
 }
 
 /** What a thread brings to its view of the hypervisor. */
@@ -41,6 +44,8 @@ export interface ThreadContext {
 export class Hypervisor {
   readonly geometry: Geometry;
   readonly platform: Platform;
+  /** Fast atomics on the control buffer. */
+  readonly words: AtomicWords;
   readonly locks: LockTable;
   readonly attention: Attention;
   readonly domains: DomainTable;
@@ -58,7 +63,9 @@ export class Hypervisor {
     const arena = new ColumnArena(storage.control);
     this.geometry = geometry;
     this.platform = thread.platform;
-    const tables = layTables(arena, geometry, thread);
+    const { memories } = storage;
+    this.words = memories === undefined ? plainWords(storage.control) : wasmWords(memories.control);
+    const tables = layTables(arena, geometry, thread, this.words);
     this.locks = tables.locks;
     this.attention = tables.attention;
     this.domains = tables.domains;
@@ -69,13 +76,13 @@ export class Hypervisor {
     this.hvmParams = tables.hvmParams;
     this.consoles = tables.consoles;
     this.p2m = new P2m(new Uint32Array(storage.p2m), geometry);
-    this.directMap = new DirectMap(storage.banks, thread.fastBank);
+    this.directMap = new DirectMap(storage.banks, thread.fastBank, memories?.banks.map(wasmWords));
   }
 }
 
 /** Every table in the control buffer, in the one order that all threads use. */
-const layTables = (arena: ColumnArena, geometry: Geometry, thread: ThreadContext) => ({
-  locks: new LockTable(arena, { geometry, platform: thread.platform, tag: thread.tag }),
+const layTables = (arena: ColumnArena, geometry: Geometry, thread: ThreadContext, words: AtomicWords) => ({
+  locks: new LockTable(arena, { geometry, words, platform: thread.platform, tag: thread.tag }),
   attention: new Attention(arena, thread.platform),
   domains: new DomainTable(arena, geometry),
   vcpus: new VcpuTable(arena, geometry),
@@ -104,6 +111,6 @@ const measuringPlatform: Platform = {
 /** Bytes of the control buffer that `geometry` needs. */
 export const controlBytes = (geometry: Geometry): number => {
   const arena = new ColumnArena(null);
-  layTables(arena, geometry, { platform: measuringPlatform, tag: 1 });
+  layTables(arena, geometry, { platform: measuringPlatform, tag: 1 }, plainWords(new SharedArrayBuffer(0)));
   return arena.usedBytes;
 };

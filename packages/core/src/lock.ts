@@ -6,6 +6,7 @@
  * < allocator. A thread takes locks in rising rank; two of one rank only in slot order. This is asserted always.
  */
 import assert from "node:assert/strict";
+import type { AtomicWords } from "./atomic-words.ts";
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
 import type { Platform } from "./platform.ts";
@@ -27,6 +28,7 @@ export type LockRank = (typeof LOCK_RANKS)[number];
 
 /** Words between two locks: each has a cache line of its own, so that domains do not slow each other down. */
 const LOCK_STRIDE_SHIFT = 4;
+const LOCK_STRIDE_BYTES_SHIFT = LOCK_STRIDE_SHIFT + 2;
 /** Locks that one thread holds at once. */
 const HELD_COUNT_MAX = 64;
 const SPIN_COUNT_MAX = 200;
@@ -36,6 +38,9 @@ const TAG_MAX = CONTENDED - 1;
 /** A lock: index of its word. Per-domain ranks have one lock per slot, the others one in all (slot 0). */
 export class LockTable {
   readonly #words: Int32Array;
+  /** Fast atomics, and where `#words` begins in their buffer. */
+  readonly #fast: AtomicWords;
+  readonly #start: number;
   readonly #slots: number;
   readonly #platform: Platform;
   readonly #tag: number;
@@ -43,10 +48,12 @@ export class LockTable {
   #depth = 0;
 
   /** `tag` (1 ...) names the calling thread, uniquely among live threads. */
-  constructor(arena: ColumnArena, options: { geometry: Geometry; platform: Platform; tag: number }) {
+  constructor(arena: ColumnArena, options: { geometry: Geometry; words: AtomicWords; platform: Platform; tag: number }) {
     assert(options.tag > 0 && options.tag <= TAG_MAX);
     this.#slots = options.geometry.domainCountMax;
     this.#words = arena.i32((LOCK_RANKS.length * this.#slots) << LOCK_STRIDE_SHIFT);
+    this.#fast = options.words;
+    this.#start = this.#words.byteOffset;
     this.#platform = options.platform;
     this.#tag = options.tag;
   }
@@ -60,8 +67,8 @@ export class LockTable {
   acquire(lock: number): void {
     const depth = this.#depth;
     if (depth > 0 && (depth === HELD_COUNT_MAX || this.#held[depth - 1]! >= lock)) assert.fail("lock order");
-    const at = lock << LOCK_STRIDE_SHIFT;
-    if (Atomics.compareExchange(this.#words, at, 0, this.#tag) !== 0) this.#acquireSlow(at);
+    const address = this.#start + (lock << LOCK_STRIDE_BYTES_SHIFT);
+    if (this.#fast.compareExchange(address, 0, this.#tag) !== 0) this.#acquireSlow(lock << LOCK_STRIDE_SHIFT);
     this.#held[depth] = lock;
     this.#depth = depth + 1;
   }
@@ -71,10 +78,10 @@ export class LockTable {
     const depth = this.#depth - 1;
     if (depth < 0 || this.#held[depth] !== lock) assert.fail("lock released out of order");
     this.#depth = depth;
-    const at = lock << LOCK_STRIDE_SHIFT;
-    const before = Atomics.exchange(this.#words, at, 0);
-    if ((before & TAG_MAX) !== this.#tag) assert.fail("lock of another thread");
-    if ((before & CONTENDED) !== 0) this.#platform.wake(this.#words, at);
+    const before = this.#fast.exchange(this.#start + (lock << LOCK_STRIDE_BYTES_SHIFT), 0);
+    if (before === this.#tag) return;
+    assert((before & TAG_MAX) === this.#tag, "lock of another thread");
+    this.#platform.wake(this.#words, lock << LOCK_STRIDE_SHIFT);
   }
 
   /** Whether the calling thread holds `lock`. */

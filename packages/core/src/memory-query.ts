@@ -3,6 +3,7 @@
  * resources of other domains.
  */
 import {
+  DOMID_SELF,
   EFAULT,
   EINVAL,
   EOPNOTSUPP,
@@ -91,5 +92,6 @@ const podTarget = (cpu: Cpu, argument: number, isSet: boolean): number => {
 /** Slot of the domain whose id stands at `argument`, if the caller may ask about it. */
 const targetOf = (cpu: Cpu, argument: number): number => {
   const domid = cpu.memory.readU16(argument);
+  if (domid === DOMID_SELF) return cpu.slot;
   return domid < 0 ? -EFAULT : resolveDomain(cpu, domid, "TARGET");
 };

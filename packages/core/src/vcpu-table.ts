@@ -84,11 +84,14 @@ export class VcpuTable {
   readonly futexSlots: Int32Array;
   readonly counters: Int32Array;
   readonly perDomain: number;
+  /** Where `gate` begins in the control buffer, in bytes. */
+  readonly gateStart: number;
 
   constructor(arena: ColumnArena, geometry: Geometry) {
     const count = geometry.domainCountMax * geometry.vcpusPerDomain;
     this.perDomain = geometry.vcpusPerDomain;
     this.gate = arena.i32(count);
+    this.gateStart = this.gate.byteOffset;
     this.wake = arena.i32(count);
     this.state = arena.u32(count);
     this.pollPort = arena.i32(count);

@@ -26,8 +26,14 @@ export const createHypercallImports = (cpu: Cpu, upcall: Upcall): Record<string,
   for (const [name, { number, parameters }] of Object.entries(hypercalls)) {
     functions[name] = hypercallOf(cpu, upcall, number, parameters.length);
   }
-  functions["memory_op"] = guarded(functions["memory_op"]!, isQuery);
-  functions["multicall"] = guarded(functions["multicall"]!, () => false);
+  const { multicall } = functions;
+  functions["memory_op"] = (command, argument) => {
+    if (!isQuery(command) && !heapHasRoom()) return -ENOMEM;
+    const result = hypercall(cpu, __HYPERVISOR_memory_op, command >>> 0, argument >>> 0, 0, 0, 0);
+    upcall.check();
+    return result;
+  };
+  functions["multicall"] = (list, count) => (heapHasRoom() ? multicall!(list, count) : -ENOMEM);
   functions["hypercall"] = (number, a, b, c, d, e) => {
     if (changesMemory(number >>> 0) && !heapHasRoom()) return -ENOMEM;
     const result = hypercall(cpu, number >>> 0, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
@@ -48,12 +54,6 @@ const QUERIES =
   (1 << XENMEM_maximum_gpfn);
 
 const isQuery = (command: number): boolean => command >>> 0 < 32 && ((QUERIES >>> command) & 1) !== 0;
-
-/** The same hypercall, refused while the thread's heap is nearly full. */
-const guarded =
-  (call: GuestFunction, isHarmless: (first: number) => boolean): GuestFunction =>
-  (a, b) =>
-    isHarmless(a) || heapHasRoom() ? call(a, b) : -ENOMEM;
 
 /** Hypercall `number` with its number of parameters: V8 calls a function of the exact arity without an adaptor. */
 const hypercallOf = (cpu: Cpu, upcall: Upcall, number: number, parameterCount: number): GuestFunction => {

@@ -23,6 +23,7 @@ import { FRAME_BYTES } from "./mmu.ts";
 /** Bytes of a whole WebAssembly memory: 65,536 pages of 64 KiB. */
 export const SPACE_BYTES = 2 ** 32;
 const SPACE_PAGES = 65_536;
+const PAGE_BYTES = SPACE_BYTES / SPACE_PAGES;
 
 /** A 4 GiB shared memory: address space only, until something is written to it. */
 export const createSpaceMemory = (): WebAssembly.Memory => {
@@ -33,6 +34,12 @@ export const createSpaceMemory = (): WebAssembly.Memory => {
       cause,
     });
   }
+};
+
+/** A shared memory of at least `sizeBytes`, for tables: WebAssembly's atomics are faster than those of JavaScript. */
+const createTableMemory = (sizeBytes: number): WebAssembly.Memory => {
+  const pages = Math.ceil(sizeBytes / PAGE_BYTES);
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
 };
 
 /** The buffer of a shared memory. */
@@ -71,11 +78,13 @@ export class Machine {
     this.bankBases = memories.map(baseAddress);
     this.#memories = [...memories, p2m];
     this.#p2mBase = baseAddress(p2m);
+    const control = createTableMemory(controlBytes(geometry));
     this.storage = {
       geometry,
-      control: new SharedArrayBuffer(controlBytes(geometry)),
+      control: sharedBufferOf(control),
       p2m: sharedBufferOf(p2m),
       banks: memories.map(sharedBufferOf),
+      memories: { control, banks: memories },
     };
   }
 
