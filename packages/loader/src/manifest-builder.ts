@@ -1,6 +1,7 @@
 import type { CodeFindings } from "./code-rewriter.ts";
+import { checkEntryPoints, kindOf } from "./entry-points.ts";
 import type { HelperSet } from "./helper-set.ts";
-import type { FunctionImport, Image, ImageExport, ImageKind, ImageMemory } from "./manifest.ts";
+import type { FunctionImport, Image, ImageExport, ImageMemory } from "./manifest.ts";
 import { LOADER_FORMAT, RESERVED_PREFIX } from "./manifest.ts";
 import type { ModuleShape } from "./module-shape.ts";
 import { SectionId } from "./module-shape.ts";
@@ -24,15 +25,17 @@ export function describeImage({ shape, state, findings, helpers, module, isPolle
   const features = shape.features | findings.features;
   const dataSection = shape.section(SectionId.data);
   const data = dataSection === undefined ? new Uint8Array(0) : shape.bytes.slice(dataSection.start, dataSection.end);
+  const exports = exportsOf(shape);
+  checkEntryPoints(exports);
   const manifest = {
     format: LOADER_FORMAT,
-    kind: kindOf(shape),
+    kind: kindOf(exports),
     originalSizeBytes: shape.bytes.length,
     moduleSizeBytes: module.length,
     memory: memoryOf(shape),
     imports: functionImports(shape),
     refusedImports: refusedImports(shape),
-    exports: exportsOf(shape),
+    exports,
     services: helpers.services,
     hasStart: shape.startFunction !== null,
     usesAtomics: findings.usesAtomics,
@@ -47,13 +50,6 @@ export function describeImage({ shape, state, findings, helpers, module, isPolle
     obstacles: findObstacles(shape, findings, features),
   };
   return { manifest, module, data };
-}
-
-function kindOf(shape: ModuleShape): ImageKind {
-  const isExported = (wanted: string): boolean =>
-    shape.exports.some(({ name, kind }) => kind === "function" && name === wanted);
-  if (isExported("xen_start")) return "xen";
-  return isExported("_start") ? "command" : "reactor";
 }
 
 function memoryOf({ memory, exports }: ModuleShape): ImageMemory | null {

@@ -15,3 +15,8 @@ export function unsupported(what: string, offset?: number): never {
 export function tooLarge(what: string, value: number, limit: number): never {
   throw new XenolithError("MODULE_TOO_LARGE", `${what} is ${value}, the limit is ${limit}`);
 }
+
+/** The host would call the function exported as `name` with another type. */
+export function refuseEntry(name: string, found: string, expected: string): never {
+  throw new XenolithError("MODULE_UNSUPPORTED", `export ${name} is a function ${found}, it must be ${expected}`);
+}

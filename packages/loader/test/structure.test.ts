@@ -196,8 +196,10 @@ describe("an image", () => {
   });
 
   it("says which kind of guest it is", () => {
-    const kind = (name: string) => rewriteModule(assembleWat(`(module (func (export "${name}")))`)).manifest.kind;
-    assert.deepEqual([kind("xen_start"), kind("_start"), kind("anything")], ["xen", "command", "reactor"]);
+    const kind = (name: string, type = "") =>
+      rewriteModule(assembleWat(`(module (func (export "${name}") ${type}))`)).manifest.kind;
+    const kinds = [kind("xen_start", "(param i32)"), kind("_start"), kind("anything")];
+    assert.deepEqual(kinds, ["xen", "command", "reactor"]);
   });
 
   it("lists imports and exports with their types", () => {
