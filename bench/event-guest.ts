@@ -41,10 +41,13 @@ const sleep: Readonly<Record<Waiting, string>> = {
   spin: "",
 };
 
+/** Who spins serves all ports of a word at once, and takes them by one exchange. */
+const take: Readonly<Record<Waiting, string>> = { poll: "$take", block: "$take", spin: "$take_word" };
+
 const player = (waiting: Waiting): string => `
   (func $wait_${waiting} (param $port i32)
     (block $turn (loop $again
-      (br_if $turn (call $take (local.get $port)))
+      (br_if $turn (call ${take[waiting]} (local.get $port)))
       ${sleep[waiting]}
       (br $again))))
   (func (export "ping_${waiting}") (param $port i32) (param $left i32) (result i64) (local $start i64)
@@ -94,5 +97,9 @@ export const eventGuest = (): Uint8Array<ArrayBuffer> =>
     (func $take (param $port i32) (result i32)
       (if (result i32) (call $is_pending (local.get $port))
         (then (i32.and (i32.atomic.rmw.and ${pendingWord} (i32.xor ${bit} (i32.const -1))) ${bit}))
+        (else (i32.const 0))))
+    (func $take_word (param $port i32) (result i32)
+      (if (result i32) (call $is_pending (local.get $port))
+        (then (i32.atomic.rmw.xchg ${pendingWord} (i32.const 0)))
         (else (i32.const 0))))
     ${player("poll")} ${player("block")} ${player("spin")})`);
