@@ -16,7 +16,6 @@ import { portIsXen, portKind, portRemotePort, portRemoteSlot, portVcpu } from ".
 import type { Hypervisor } from "./hypervisor.ts";
 import { wakeVcpu } from "./vcpu-wake.ts";
 
-const FRAME_SHIFT = 12;
 const PENDING_BYTE = shared_info.evtchn_pending.offset;
 const MASK_BYTE = shared_info.evtchn_mask.offset;
 const PENDING_WORD = PENDING_BYTE / 4;
@@ -70,13 +69,12 @@ export const setPending = (hypervisor: Hypervisor, slot: number, port: number): 
 
 const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: number): void => {
   const { directMap, domains, events, vcpus } = hypervisor;
-  const mfn = domains.sharedInfo[slot]! - 1;
-  if (mfn < 0) return;
+  const frame = sharedInfoOf(hypervisor, slot);
+  if (frame < 0) return;
+  const bank = directMap.bankOf(frame);
   const group = port >>> 5;
-  // In 32-bit integers, which wrap above 2 GiB: to WebAssembly the address is the same.
-  const at = (((mfn & directMap.frameMask) << FRAME_SHIFT) + (group << 2)) | 0;
-  const words = directMap.words[mfn >>> directMap.frameShift]!;
-  const found = words.setAndLook((at + PENDING_BYTE) | 0, 1 << (port & 31), (at + MASK_BYTE) | 0);
+  const at = frame - bank * directMap.bankBytes + group * 4;
+  const found = directMap.words[bank]!.setAndLook(at + PENDING_BYTE, 1 << (port & 31), at + MASK_BYTE);
   if ((found & WORDS_WERE_SET) !== 0) return;
   domains.events[vcpus.index(slot, portVcpu(word))]! += 1;
   // Who unmasks clears the mask first and looks at the pending bit afterwards: one of the two sees the other.
