@@ -48,7 +48,10 @@ export class LockTable {
   #depth = 0;
 
   /** `tag` (1 ...) names the calling thread, uniquely among live threads. */
-  constructor(arena: ColumnArena, options: { geometry: Geometry; words: AtomicWords; platform: Platform; tag: number }) {
+  constructor(
+    arena: ColumnArena,
+    options: { geometry: Geometry; words: AtomicWords; platform: Platform; tag: number },
+  ) {
     assert(options.tag > 0 && options.tag <= TAG_MAX);
     this.#slots = options.geometry.domainCountMax;
     this.#words = arena.i32((LOCK_RANKS.length * this.#slots) << LOCK_STRIDE_SHIFT);
