@@ -16,12 +16,42 @@
 
 #define XENSTORE_SERVER_FEATURE_RECONNECTION 1
 #define XENSTORE_SERVER_FEATURE_ERROR 2
+#define XENSTORE_SERVER_FEATURE_WATCHDEPTH 4
 #define XENSTORE_CONNECTED 0
 #define XENSTORE_RECONNECT 1
 #define XENSTORE_ERROR_NONE 0
 #define XENSTORE_ERROR_COMM 1
 #define XENSTORE_ERROR_RINGIDX 2
 #define XENSTORE_ERROR_PROTO 3
+
+/* Types of messages. */
+#define XS_CONTROL 0
+#define XS_DIRECTORY 1
+#define XS_READ 2
+#define XS_GET_PERMS 3
+#define XS_WATCH 4
+#define XS_UNWATCH 5
+#define XS_TRANSACTION_START 6
+#define XS_TRANSACTION_END 7
+#define XS_INTRODUCE 8
+#define XS_RELEASE 9
+#define XS_GET_DOMAIN_PATH 10
+#define XS_WRITE 11
+#define XS_MKDIR 12
+#define XS_RM 13
+#define XS_SET_PERMS 14
+#define XS_WATCH_EVENT 15
+#define XS_ERROR 16
+#define XS_IS_DOMAIN_INTRODUCED 17
+#define XS_RESUME 18
+#define XS_SET_TARGET 19
+#define XS_RESET_WATCHES 21
+#define XS_DIRECTORY_PART 22
+#define XS_GET_FEATURE 23
+#define XS_SET_FEATURE 24
+#define XS_GET_QUOTA 25
+#define XS_SET_QUOTA 26
+#define XS_INVALID 0xffff
 
 /* The head of every message, in both directions. */
 struct xsd_sockmsg {

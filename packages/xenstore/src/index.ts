@@ -1,0 +1,1 @@
+export { XENSTORE_PAYLOAD_MAX } from "@xenolith/abi";
