@@ -15,15 +15,18 @@ import {
   P2M_HOLE,
   P2M_RAM,
   P2M_RAM_RO,
+  P2M_REVOKABLE_RW,
   P2M_SPECIAL,
+  P2M_ZERO,
   p2mEntry,
+  p2mType,
 } from "./p2m.ts";
 import { chargeVmas, merges, vmaDelta } from "./vma.ts";
 
 /** Types whose frame has one gfn at a time, kept in the frame table. */
 const HOME_TYPES = (1 << P2M_RAM) | (1 << P2M_RAM_RO) | (1 << P2M_SPECIAL);
 /** Types that count as writable mappings of another domain's frame. */
-const BORROWED_WRITABLE_TYPES = (1 << P2M_GRANT_RW) | (1 << P2M_FOREIGN);
+const BORROWED_WRITABLE_TYPES = (1 << P2M_GRANT_RW) | (1 << P2M_FOREIGN) | (1 << P2M_REVOKABLE_RW);
 
 /** A run of frames and where it is to stand. */
 interface HookedRun {
@@ -139,7 +142,10 @@ const replay = (hypervisor: Hypervisor, slot: number, base: number): number => {
     const entry = p2m.get(slot, gfn);
     const count = runLength(hypervisor, slot, gfn, end);
     if (entry !== P2M_HOLE) {
-      const result = platform.mmu.map(base, gfn, entry >>> 4, count, isGuestWritable(entry));
+      const result =
+        p2mType(entry) === P2M_ZERO
+          ? platform.mmu.zero(base, gfn, count)
+          : platform.mmu.map(base, gfn, entry >>> 4, count, isGuestWritable(entry));
       if (result !== 0) {
         if (gfn > 0) platform.mmu.unmap(base, 0, gfn);
         return result;

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { allocateFrames, layFreeFrames, withholdFirstFrame } from "./buddy.ts";
 import type { Cpu } from "./cpu.ts";
 import { fillRow, publishDomain } from "./domain-create.ts";
-import { DOM0_SLOT } from "./domain-table.ts";
+import { dmaSlot, DOM0_SLOT } from "./domain-table.ts";
 import { createCpu } from "./hypercall.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
@@ -26,7 +26,8 @@ export const initialise = (hypervisor: Hypervisor): Cpu => {
   const frame = allocateFrames(hypervisor, 0);
   assert(frame >= 0, "a machine needs a frame for dom0");
   domains.generation[DOM0_SLOT] = Atomics.add(domains.serial, 0, 1) + 1;
-  fillRow(hypervisor, DOM0_SLOT, { vcpus: 1, privileged: true }, frame);
+  fillRow(hypervisor, DOM0_SLOT, { vcpus: 1, privileged: true, vmaBudget: geometry.vmaLimit }, frame);
+  domains.vmaBudget[dmaSlot(domains)] = geometry.vmaLimit;
   domains.maxPages[DOM0_SLOT] = geometry.machineFrames;
   publishDomain(hypervisor, DOM0_SLOT);
   const index = vcpus.index(DOM0_SLOT, 0);

@@ -5,7 +5,14 @@
 import { DOMID_ANY, EEXIST, EINVAL, ENOMEM, ENOSPC, vcpu_info } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { allocateFrames } from "./buddy.ts";
-import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE, DOMID_COUNT, DOMID_RETIRED, DOM0_SLOT } from "./domain-table.ts";
+import {
+  DOMAIN_FLAG_PRIVILEGED,
+  DOMAIN_FLAG_XENSTORE,
+  dmaSlot,
+  DOMID_COUNT,
+  DOMID_RETIRED,
+  DOM0_SLOT,
+} from "./domain-table.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
 import { createEvents } from "./event-lifetime.ts";
 import { GATE_PAUSE } from "./gate.ts";
@@ -184,7 +191,7 @@ const nextDomid = (hypervisor: Hypervisor): number => {
 
 const freeSlot = (hypervisor: Hypervisor): number => {
   const { domains } = hypervisor;
-  for (let slot = DOM0_SLOT + 1; slot < domains.slotCount; slot += 1) {
+  for (let slot = DOM0_SLOT + 1; slot < dmaSlot(domains); slot += 1) {
     if (domains.stateOf(slot) === "free") return slot;
   }
   return -1;

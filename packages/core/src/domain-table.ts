@@ -65,6 +65,11 @@ export const DOMID_COUNT = 0x7ff0;
 export const DOMID_RETIRED = 0xffff;
 /** Slot of the control domain; its domid is 0 too. */
 export const DOM0_SLOT = 0;
+/**
+ * The last slot never holds a domain: its address space is the control domain's DMA view, into which frames are mapped
+ * for its devices.
+ */
+export const dmaSlot = (domains: Pick<DomainTable, "slotCount">): number => domains.slotCount - 1;
 
 /** Column table of all domains. */
 export class DomainTable {

@@ -15,13 +15,15 @@ interface FakeSpace {
 
 /** What one call asked for. */
 export interface MmuCall {
-  readonly kind: "map" | "unmap" | "discard";
+  readonly kind: "map" | "zero" | "unmap" | "discard";
   /** First gfn, or first mfn of a discard. */
   readonly first: number;
   readonly count: number;
 }
 
 const FRAME_BYTES = 4096;
+/** In `FakeSpace.frames`: the kernel's zero page. */
+const ZERO_PAGE = 0xffff_ffff;
 
 /** See the file's comment. Used from one thread. */
 export class FakeMmu implements Mmu {
@@ -69,6 +71,7 @@ export class FakeMmu implements Mmu {
   /** The byte that the guest reads at `address`, or -1 where it would trap. */
   read(base: number, address: number): number {
     const frame = this.frameAt(base, Math.floor(address / FRAME_BYTES));
+    if (frame === ZERO_PAGE - 1) return 0;
     return frame < 0 ? -1 : this.#bytesOf(frame, 1)[address % FRAME_BYTES]!;
   }
 
@@ -89,6 +92,12 @@ export class FakeMmu implements Mmu {
     return this.#change(space, gfn, count, (index) => [mfn + index + 1, writable ? 1 : 0]);
   }
 
+  zero(base: number, gfn: number, count: number): number {
+    const space = this.#checkRange(base, gfn, count);
+    if (this.#fails({ kind: "zero", first: gfn, count })) return -ENOMEM;
+    return this.#change(space, gfn, count, () => [ZERO_PAGE, 0]);
+  }
+
   unmap(base: number, gfn: number, count: number): number {
     const space = this.#checkRange(base, gfn, count);
     if (this.#fails({ kind: "unmap", first: gfn, count })) return -ENOMEM;
@@ -100,7 +109,7 @@ export class FakeMmu implements Mmu {
     assert(count > 0 && mfn >= 0 && mfn + count <= machineFrames, "discard of frames that do not exist");
     assert(Math.floor(mfn / framesPerBank) === Math.floor((mfn + count - 1) / framesPerBank), "discard across banks");
     for (const { frames } of this.#spaces.values()) {
-      const mapped = frames.findIndex((frame) => frame > mfn && frame <= mfn + count);
+      const mapped = frames.findIndex((frame) => frame !== ZERO_PAGE && frame > mfn && frame <= mfn + count);
       assert(mapped < 0, `discard of a frame that is mapped at gfn ${mapped}`);
     }
     if (this.#fails({ kind: "discard", first: mfn, count })) return -ENOMEM;
@@ -140,7 +149,7 @@ export class FakeMmu implements Mmu {
   #merges(space: FakeSpace, gfn: number): boolean {
     const frame = space.frames[gfn]!;
     const before = space.frames[gfn - 1]!;
-    if (frame === 0 || before === 0) return frame === before;
+    if (frame === 0 || before === 0 || frame === ZERO_PAGE) return frame === before;
     const isNext = frame === before + 1 && (frame - 1) % this.#geometry.framesPerBank !== 0;
     return isNext && space.writable[gfn] === space.writable[gfn - 1];
   }

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { FakeMmu } from "./fake-mmu.ts";
 import type { Geometry } from "./geometry.ts";
-import { controlBytes, Hypervisor } from "./hypervisor.ts";
+import { controlBytes, grantBytes, Hypervisor } from "./hypervisor.ts";
 import type { HypervisorStorage } from "./hypervisor.ts";
 import type { Platform } from "./platform.ts";
 
@@ -69,15 +69,19 @@ export class FakePlatform implements Platform {
   }
 }
 
-/** A small machine: 500 frames in two banks, 8 domains of 1024 guest frames. */
+/** A small machine: 500 frames in two banks, 8 domains (and the DMA view) of 1024 guest frames. */
 export const testGeometry: Geometry = {
   framesPerBank: 256,
   bankCount: 2,
   machineFrames: 500,
-  domainCountMax: 8,
+  domainCountMax: 9,
   gfnCount: 1024,
   vcpusPerDomain: 4,
   portsPerDomain: 1024,
+  grantFramesMax: 4,
+  maptrackFramesMax: 4,
+  maptrackPages: 16,
+  extentCount: 16,
   vmaLimit: 600,
   vmaReserve: 60,
 };
@@ -98,6 +102,7 @@ export const createTestHypervisor = (geometry: Partial<Geometry> = {}): TestHype
     geometry: whole,
     control: new SharedArrayBuffer(controlBytes(whole)),
     p2m: new SharedArrayBuffer(domainCountMax * gfnCount * 4),
+    grants: new SharedArrayBuffer(grantBytes(whole)),
     banks: Array.from({ length: bankCount }, () => new SharedArrayBuffer(framesPerBank * 4096)),
   };
   const mmu = new FakeMmu(whole, storage.banks);

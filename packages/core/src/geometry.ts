@@ -16,6 +16,14 @@ export interface Geometry {
   readonly vcpusPerDomain: number;
   /** Event-channel ports of one domain (1024: 2-level ABI in the 32-bit layout). */
   readonly portsPerDomain: number;
+  /** Frames that the grant table of one domain may grow to (512 references each). */
+  readonly grantFramesMax: number;
+  /** Pages that the maptrack of one domain may grow to (256 handles each). */
+  readonly maptrackFramesMax: number;
+  /** Pages of maptrack that all domains have together. */
+  readonly maptrackPages: number;
+  /** Extents of frames (grants of many frames by the control domain) at a time. */
+  readonly extentCount: number;
   /** VMAs that all guest address spaces together may use, reserve excluded. */
   readonly vmaLimit: number;
   /** VMAs kept back for revocation and for the JavaScript engine. */
@@ -31,6 +39,10 @@ export const productionGeometry = (machineFrames: number, vma: { limit: number; 
   gfnCount: 1 << 20,
   vcpusPerDomain: 32,
   portsPerDomain: 1024,
+  grantFramesMax: 64,
+  maptrackFramesMax: 1024,
+  maptrackPages: 16_384,
+  extentCount: 4096,
   vmaLimit: vma.limit,
   vmaReserve: vma.reserve,
 });

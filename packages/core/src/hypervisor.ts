@@ -10,9 +10,12 @@ import { DomainTable } from "./domain-table.ts";
 import { ConsoleTable } from "./console-table.ts";
 import { EventTable } from "./event-table.ts";
 import { FrameTable } from "./frame-table.ts";
+import { ExtentTable } from "./extent-table.ts";
 import type { Geometry } from "./geometry.ts";
+import { GrantTable } from "./grant-table.ts";
 import { HvmParamTable } from "./hvm-param-table.ts";
 import { LockTable } from "./lock.ts";
+import { MaptrackTable } from "./maptrack-table.ts";
 import { P2m } from "./p2m.ts";
 import { PirqTable } from "./pirq-table.ts";
 import type { Platform } from "./platform.ts";
@@ -25,6 +28,8 @@ export interface HypervisorStorage {
   readonly control: SharedArrayBuffer;
   /** p2m, 4 bytes per guest frame of every slot: domainCountMax * gfnCount * 4 bytes, zeroed, committed lazily. */
   readonly p2m: SharedArrayBuffer;
+  /** Grant tables, maptracks and extents: `grantBytes(geometry)` long, zeroed, committed lazily. */
+  readonly grants: SharedArrayBuffer;
   /** Direct map of each bank: framesPerBank * 4096 bytes. */
   readonly banks: readonly SharedArrayBuffer[];
   /** The memories that `control` and `banks` are the buffers of, if they are: makes hypercalls faster. */
@@ -57,6 +62,9 @@ export class Hypervisor {
   readonly hvmParams: HvmParamTable;
   readonly consoles: ConsoleTable;
   readonly directMap: DirectMap;
+  readonly grants: GrantTable;
+  readonly maptrack: MaptrackTable;
+  readonly extents: ExtentTable;
 
   constructor(storage: HypervisorStorage, thread: ThreadContext) {
     const { geometry } = storage;
@@ -75,6 +83,10 @@ export class Hypervisor {
     this.pirqs = tables.pirqs;
     this.hvmParams = tables.hvmParams;
     this.consoles = tables.consoles;
+    const granted = layGrantTables(new ColumnArena(storage.grants), geometry);
+    this.grants = granted.grants;
+    this.maptrack = granted.maptrack;
+    this.extents = granted.extents;
     this.p2m = new P2m(new Uint32Array(storage.p2m), geometry);
     this.directMap = new DirectMap(storage.banks, thread.fastBank, memories?.banks.map(wasmWords));
   }
@@ -93,13 +105,27 @@ const layTables = (arena: ColumnArena, geometry: Geometry, thread: ThreadContext
   frames: new FrameTable(arena, geometry),
 });
 
+/** Every table in the grants buffer. */
+const layGrantTables = (arena: ColumnArena, geometry: Geometry) => ({
+  grants: new GrantTable(arena, geometry),
+  maptrack: new MaptrackTable(arena, geometry),
+  extents: new ExtentTable(arena, geometry),
+});
+
+/** Bytes of the grants buffer that `geometry` needs. */
+export const grantBytes = (geometry: Geometry): number => {
+  const arena = new ColumnArena(null);
+  layGrantTables(arena, geometry);
+  return arena.usedBytes;
+};
+
 const unused = (): never => {
   throw new Error("tables that are only measured do nothing");
 };
 
 /** The platform of tables that are laid out to be measured: nobody calls it. */
 const measuringPlatform: Platform = {
-  mmu: { map: unused, unmap: unused, discard: unused },
+  mmu: { map: unused, zero: unused, unmap: unused, discard: unused },
   now: unused,
   wallClock: unused,
   wait: unused,

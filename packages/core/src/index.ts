@@ -5,7 +5,7 @@ export type { Platform, Mmu } from "./platform.ts";
 export type { Geometry } from "./geometry.ts";
 export { productionGeometry } from "./geometry.ts";
 export type { HypervisorStorage, ThreadContext } from "./hypervisor.ts";
-export { controlBytes, Hypervisor } from "./hypervisor.ts";
+export { controlBytes, grantBytes, Hypervisor } from "./hypervisor.ts";
 export { initialise } from "./boot.ts";
 export { audit } from "./auditor.ts";
 export {

@@ -11,6 +11,11 @@
  *     P2M_GRANT_RW/_RO  another domain's, by a grant                      rw / r   rw / r
  *     P2M_FOREIGN       another domain's, by authority over it            rw       rw
  *     P2M_SECRET        of the secret pool: not in the direct map         rw       -
+ *     P2M_REVOKABLE_RW/_RO  another domain's, by a grant that it may take back  rw / r   rw / r
+ *     P2M_LOCAL_RW/_RO  the domain's own, in place of a revoked grant     rw / r   rw / r
+ *     P2M_EXTENT_RW/_RO  another domain's, part of an extent              rw / r   rw / r
+ *     P2M_ZERO          the kernel's zero page; the entry names a frame   r        r
+ *                       of zeros that the hypervisor owns
  */
 import type { Geometry } from "./geometry.ts";
 
@@ -22,13 +27,20 @@ export const P2M_GRANT_RW = 4;
 export const P2M_GRANT_RO = 5;
 export const P2M_FOREIGN = 6;
 export const P2M_SECRET = 7;
+export const P2M_REVOKABLE_RW = 8;
+export const P2M_REVOKABLE_RO = 9;
+export const P2M_LOCAL_RW = 10;
+export const P2M_LOCAL_RO = 11;
+export const P2M_EXTENT_RW = 12;
+export const P2M_EXTENT_RO = 13;
+export const P2M_ZERO = 14;
 
 /** Bit t is set when the hypervisor may read type t for the guest. */
-export const P2M_READABLE_TYPES = 0b0111_1110;
+export const P2M_READABLE_TYPES = 0b0111_1111_0111_1110;
 /** Bit t is set when the hypervisor may write type t for the guest. */
-export const P2M_WRITABLE_TYPES = 0b0101_1010;
+export const P2M_WRITABLE_TYPES = 0b0001_0101_0101_1010;
 /** Bit t is set when the guest itself may write type t. */
-const GUEST_WRITABLE_TYPES = 0b1101_1010;
+const GUEST_WRITABLE_TYPES = 0b0001_0101_1101_1010;
 
 /** Type of a p2m entry. */
 export const p2mType = (entry: number): number => entry & 15;

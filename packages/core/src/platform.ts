@@ -11,6 +11,8 @@ export interface Mmu {
    * whose first byte is at `base`, replacing what was there. One system call.
    */
   map(base: number, gfn: number, mfn: number, count: number, writable: boolean): number;
+  /** Makes `count` guest frames from `gfn` read as zeros, without frames of the machine. One system call. */
+  zero(base: number, gfn: number, count: number): number;
   /** Makes `count` guest frames from `gfn` inaccessible (PROT_NONE). One system call. */
   unmap(base: number, gfn: number, count: number): number;
   /** Gives frames `mfn` ... (all in one bank) back to the host; they read as zeros afterwards. One system call. */

@@ -10,14 +10,43 @@
  */
 import { TOTAL_VMAS } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { isGuestWritable, P2M_HOLE, P2M_SECRET } from "./p2m.ts";
+import {
+  isGuestWritable,
+  P2M_EXTENT_RO,
+  P2M_EXTENT_RW,
+  P2M_HOLE,
+  P2M_LOCAL_RO,
+  P2M_LOCAL_RW,
+  P2M_REVOKABLE_RO,
+  P2M_REVOKABLE_RW,
+  P2M_SECRET,
+  P2M_ZERO,
+} from "./p2m.ts";
 
 /** Mappings that all domains use, as counted in `domains.vmaCount`. */
 export const vmaTotal = (hypervisor: Hypervisor): number => Atomics.load(hypervisor.frames.totals, TOTAL_VMAS);
 
-/** Whether the kernel keeps one mapping for two neighbouring gfns with these p2m entries. */
+/** Types of pages that may be switched to another page at any time, one by one. */
+const LONE_TYPES = (1 << P2M_REVOKABLE_RW) | (1 << P2M_REVOKABLE_RO) | (1 << P2M_LOCAL_RW) | (1 << P2M_LOCAL_RO);
+/** Types of pages that may be switched together with the others of their run only. */
+const RUN_TYPES = (1 << P2M_EXTENT_RW) | (1 << P2M_EXTENT_RO) | (1 << P2M_ZERO);
+
+/**
+ * Whether two neighbouring gfns with these p2m entries are charged as one mapping. A page that may be revoked is charged
+ * as a mapping of its own, whatever its neighbours are: so to revoke it never needs a mapping more than is charged for.
+ */
 export const merges = (hypervisor: Hypervisor, entry: number, next: number): boolean => {
   if (entry === P2M_HOLE || next === P2M_HOLE) return entry === next;
+  const types = (1 << (entry & 15)) | (1 << (next & 15));
+  if ((types & LONE_TYPES) !== 0) return false;
+  if ((types & RUN_TYPES) !== 0 && (entry & 15) !== (next & 15)) return false;
+  return kernelMerges(hypervisor, entry, next);
+};
+
+/** Whether the kernel keeps one mapping for two neighbouring gfns with these p2m entries. */
+export const kernelMerges = (hypervisor: Hypervisor, entry: number, next: number): boolean => {
+  if (entry === P2M_HOLE || next === P2M_HOLE) return entry === next;
+  if ((entry & 15) === P2M_ZERO || (next & 15) === P2M_ZERO) return (entry & 15) === (next & 15);
   const mfn = next >>> 4;
   if (mfn !== (entry >>> 4) + 1 || (mfn & (hypervisor.geometry.framesPerBank - 1)) === 0) return false;
   if (((entry & 15) === P2M_SECRET) !== ((next & 15) === P2M_SECRET)) return false;

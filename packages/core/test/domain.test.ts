@@ -91,7 +91,7 @@ describe("creation of a domain", () => {
   });
 
   it("creation without a free slot or a free frame fails and leaves nothing behind", () => {
-    const machine = new Machine({ domainCountMax: 3 });
+    const machine = new Machine({ domainCountMax: 4 });
     machine.guest();
     machine.guest();
     assert.equal(createDomain(machine.hypervisor, { vcpus: 1 }), -ENOSPC);

@@ -103,7 +103,7 @@ const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number 
     case "ENOSPC":
       throw new XenolithError(
         "DOMAIN_LIMIT",
-        `the host holds ${hypervisor.geometry.domainCountMax - 1} domains already`,
+        `the host holds ${hypervisor.geometry.domainCountMax - 2} domains already`,
       );
     case "ENOMEM":
       throw new XenolithError("MEMORY_EXHAUSTED", "the machine has no free frame for another domain");

@@ -127,7 +127,7 @@ export class Host implements AsyncDisposable {
       vmas: vmaTotal(hypervisor),
       vmaLimit: geometry.vmaLimit,
       domainCount: domains.size,
-      domainCountMax: geometry.domainCountMax - 1,
+      domainCountMax: geometry.domainCountMax - 2,
       threadCount: pool.threadCount,
       warmThreadCount: pool.readyCount,
     };

@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { XenolithError } from "@xenolith/abi";
-import { controlBytes, type Geometry, type HypervisorStorage } from "@xenolith/core";
+import { controlBytes, type Geometry, grantBytes, type HypervisorStorage } from "@xenolith/core";
 import {
   Advice,
   advise,
@@ -79,10 +79,12 @@ export class Machine {
     this.#memories = [...memories, p2m];
     this.#p2mBase = baseAddress(p2m);
     const control = createTableMemory(controlBytes(geometry));
+    const grants = createTableMemory(grantBytes(geometry));
     this.storage = {
       geometry,
       control: sharedBufferOf(control),
       p2m: sharedBufferOf(p2m),
+      grants: sharedBufferOf(grants),
       banks: memories.map(sharedBufferOf),
       memories: { control, banks: memories },
     };

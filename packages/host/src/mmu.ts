@@ -4,7 +4,7 @@
  * and addresses belong to the process.
  */
 import type { Mmu } from "@xenolith/core";
-import { mapFrames, PROT_READ, PROT_READ_WRITE, punchHole, reserve } from "@xenolith/sys";
+import { mapFrames, mapZeros, PROT_READ, PROT_READ_WRITE, punchHole, reserve } from "@xenolith/sys";
 
 /** Bytes of one frame. */
 export const FRAME_BYTES = 4096;
@@ -29,6 +29,10 @@ export class LinuxMmu implements Mmu {
       this.#bankFds[mfn >>> BANK_SHIFT]!,
       (mfn & BANK_MASK) * FRAME_BYTES,
     );
+  }
+
+  zero(base: number, gfn: number, count: number): number {
+    return mapZeros(base + gfn * FRAME_BYTES, count * FRAME_BYTES);
   }
 
   unmap(base: number, gfn: number, count: number): number {

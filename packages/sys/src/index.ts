@@ -50,6 +50,7 @@ export {
   advise,
   mapAnywhere,
   mapFrames,
+  mapZeros,
   PROT_NONE,
   PROT_READ,
   PROT_READ_WRITE,

@@ -81,6 +81,15 @@ export const reserve = (address: number, lengthBytes: number): number => {
   return returned === -1 ? resultOf(-1) : 0;
 };
 
+/** Replaces a range by pages of the kernel's that read as zeros, cost no memory, and cannot be written. */
+export const mapZeros = (address: number, lengthBytes: number): number => {
+  assert(isRange(address, lengthBytes));
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  // SAFETY: the caller's range.
+  const returned = mmap()(address, lengthBytes, PROT_READ, flags, -1, 0);
+  return returned === -1 ? resultOf(-1) : 0;
+};
+
 /** Gives a range of addresses back to the kernel. Never for a range within a WebAssembly memory: V8 owns those. */
 export const unmap = (address: number, lengthBytes: number): number => {
   assert(isRange(address, lengthBytes));

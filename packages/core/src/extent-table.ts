@@ -1,0 +1,45 @@
+/**
+ * Extents: runs of frames that the control domain shares as a whole, its own or a guest's. Each frame of an extent holds
+ * one reference for the extent, however many domains have it mapped; an extent that has been closed is given back with
+ * its last mapping.
+ *
+ *     column    type  holds                                             written by
+ *     state     u32   EXTENT_*                                          control domain
+ *     granter   u32   slot that owns the frames                         create
+ *     gfn       u32   first gfn of it there                             create
+ *     mfn       u32   first frame                                       create
+ *     count     u32   frames, all in one bank                           create
+ *     mappings  u32   maptrack rows that map it                         under the granter's grantTable lock
+ *     first     u32   first of these rows (+ 1), linked by next         under the granter's grantTable lock
+ */
+import type { ColumnArena } from "./columns.ts";
+import type { Geometry } from "./geometry.ts";
+
+export const EXTENT_FREE = 0;
+export const EXTENT_OPEN = 1;
+/** No further mapping; given back with the last one. */
+export const EXTENT_CLOSED = 2;
+
+/** See the file's comment. */
+export class ExtentTable {
+  readonly state: Uint32Array;
+  readonly granter: Uint32Array;
+  readonly gfn: Uint32Array;
+  readonly mfn: Uint32Array;
+  readonly count: Uint32Array;
+  readonly mappings: Uint32Array;
+  readonly first: Uint32Array;
+  readonly rowCount: number;
+
+  constructor(arena: ColumnArena, geometry: Geometry) {
+    const rows = geometry.extentCount;
+    this.rowCount = rows;
+    this.state = arena.u32(rows);
+    this.granter = arena.u32(rows);
+    this.gfn = arena.u32(rows);
+    this.mfn = arena.u32(rows);
+    this.count = arena.u32(rows);
+    this.mappings = arena.u32(rows);
+    this.first = arena.u32(rows);
+  }
+}
