@@ -29,6 +29,8 @@
 #define GNTTABOP_revoke 14
 /* Extension: drop all mappings that the caller made, and revoke or end all grants that it gave. */
 #define GNTTABOP_reset 15
+/* Extension: what is to happen when a mapping, or the owner of a granted page, goes. */
+#define GNTTABOP_unmap_notify 16
 
 #define GTF_type_mask 3
 #define GTF_invalid 0
@@ -78,6 +80,13 @@
 #define GNTST_address_too_big (-11)
 #define GNTST_eagain (-12)
 #define GNTST_no_space (-13)
+
+/* Clear a byte of the page just before the mapping goes. */
+#define UNMAP_NOTIFY_CLEAR_BYTE (1 << 0)
+/* Send an event afterwards. */
+#define UNMAP_NOTIFY_SEND_EVENT (1 << 1)
+/* The target is a reference that the caller gave, and not a handle. */
+#define UNMAP_NOTIFY_REF 0x80000000u
 
 #define GNTTAB_CACHE_CLEAN (1 << 0)
 #define GNTTAB_CACHE_INVAL (1 << 1)
@@ -392,5 +401,27 @@ DEFINE_XEN_GUEST_HANDLE(gnttab_revoke_t);
 XEN_CHECK_SIZE(struct gnttab_revoke, 8);
 XEN_CHECK_OFFSET(struct gnttab_revoke, ref, 0);
 XEN_CHECK_OFFSET(struct gnttab_revoke, status, 4);
+
+/* Extension. */
+struct gnttab_unmap_notify {
+    /* A handle; with UNMAP_NOTIFY_REF a reference of the caller's own table. */
+    uint32_t target;
+    /* UNMAP_NOTIFY_*; 0 removes an earlier request. */
+    uint32_t action;
+    /* The byte of the page. */
+    uint32_t offset;
+    /* The caller's port. */
+    uint32_t port;
+    /* Out: 0 or a negative errno. */
+    int16_t status;
+};
+typedef struct gnttab_unmap_notify gnttab_unmap_notify_t;
+DEFINE_XEN_GUEST_HANDLE(gnttab_unmap_notify_t);
+XEN_CHECK_SIZE(struct gnttab_unmap_notify, 20);
+XEN_CHECK_OFFSET(struct gnttab_unmap_notify, target, 0);
+XEN_CHECK_OFFSET(struct gnttab_unmap_notify, action, 4);
+XEN_CHECK_OFFSET(struct gnttab_unmap_notify, offset, 8);
+XEN_CHECK_OFFSET(struct gnttab_unmap_notify, port, 12);
+XEN_CHECK_OFFSET(struct gnttab_unmap_notify, status, 16);
 
 #endif

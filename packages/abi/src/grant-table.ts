@@ -24,6 +24,8 @@ export const GNTTABOP_map_revokable = 13;
 export const GNTTABOP_revoke = 14;
 /** Extension: drop all mappings that the caller made, and revoke or end all grants that it gave. */
 export const GNTTABOP_reset = 15;
+/** Extension: what is to happen when a mapping, or the owner of a granted page, goes. */
+export const GNTTABOP_unmap_notify = 16;
 
 export const GTF_type_mask = 3;
 export const GTF_invalid = 0;
@@ -73,6 +75,13 @@ export const GNTST_bad_copy_arg = -10;
 export const GNTST_address_too_big = -11;
 export const GNTST_eagain = -12;
 export const GNTST_no_space = -13;
+
+/** Clear a byte of the page just before the mapping goes. */
+export const UNMAP_NOTIFY_CLEAR_BYTE = 1 << 0;
+/** Send an event afterwards. */
+export const UNMAP_NOTIFY_SEND_EVENT = 1 << 1;
+/** The target is a reference that the caller gave, and not a handle. */
+export const UNMAP_NOTIFY_REF = 0x8000_0000;
 
 export const GNTTAB_CACHE_CLEAN = 1 << 0;
 export const GNTTAB_CACHE_INVAL = 1 << 1;
@@ -237,6 +246,21 @@ export const gnttab_map_revokable = struct("gnttab_map_revokable", 36, {
 export const gnttab_revoke = struct("gnttab_revoke", 8, {
   ref: grant_ref_t,
   /** Out: GNTST_*. */
+  status: s16,
+  _pad0: pad(2),
+});
+
+/** Extension. */
+export const gnttab_unmap_notify = struct("gnttab_unmap_notify", 20, {
+  /** A handle; with UNMAP_NOTIFY_REF a reference of the caller's own table. */
+  target: u32,
+  /** UNMAP_NOTIFY_*; 0 removes an earlier request. */
+  action: u32,
+  /** The byte of the page. */
+  offset: u32,
+  /** The caller's port. */
+  port: u32,
+  /** Out: 0 or a negative errno. */
   status: s16,
   _pad0: pad(2),
 });

@@ -613,6 +613,7 @@ export {
   GNTTABOP_map_revokable,
   GNTTABOP_revoke,
   GNTTABOP_reset,
+  GNTTABOP_unmap_notify,
   GTF_type_mask,
   GTF_invalid,
   GTF_permit_access,
@@ -653,6 +654,9 @@ export {
   GNTST_address_too_big,
   GNTST_eagain,
   GNTST_no_space,
+  UNMAP_NOTIFY_CLEAR_BYTE,
+  UNMAP_NOTIFY_SEND_EVENT,
+  UNMAP_NOTIFY_REF,
   GNTTAB_CACHE_CLEAN,
   GNTTAB_CACHE_INVAL,
   GNTTAB_CACHE_SOURCE_GREF,
@@ -675,6 +679,7 @@ export {
   gnttab_cache_flush,
   gnttab_map_revokable,
   gnttab_revoke,
+  gnttab_unmap_notify,
 } from "./grant-table.ts";
 export { XENCONSOLE_CONNECTED, XENCONSOLE_DISCONNECTED, xencons_interface } from "./console.ts";
 export {

@@ -44,6 +44,7 @@ gnttab_swap_grant_ref 12: ref_a@0 ref_b@4 status@8
 gnttab_cache_flush 16: a.dev_bus_addr@0 a.ref@0 offset@8 length@10 op@12
 gnttab_map_revokable 36: map@0 map.status@18 lgfn@32
 gnttab_revoke 8: ref@0 status@4
+gnttab_unmap_notify 20: target@0 action@4 offset@8 port@12 status@16
 xen_memory_reservation 20: extent_start@0 nr_extents@4 extent_order@8 mem_flags@12 domid@16
 xen_machphys_mfn_list 12: max_extents@0 extent_start@4 nr_extents@8
 xen_add_to_physmap 16: domid@0 size@2 space@4 idx@8 gpfn@12
