@@ -56,7 +56,7 @@ export { CONSOLE_LINE_BYTES, CONSOLE_RING_BYTES } from "./console-table.ts";
 // Hypercalls.
 export type { Cpu, Handler } from "./cpu.ts";
 export { createCpu, enterHypercall, hypercall, HYPERCALL_COUNT, hypercallTable, leaveHypercall } from "./hypercall.ts";
-export { probeStack, STACK_PROBE_BYTES } from "./stack-probe.ts";
+export { probeStack, STACK_PROBE_BYTES, stackProbeText } from "./stack-probe.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
 export { ACCESS_CLASSES, policy } from "./policy-table.ts";
 export type { Access, HypercallPolicy } from "./policy-table.ts";

@@ -29,23 +29,34 @@ const PADDING_ARGUMENTS = 150;
 const WARM_UP_CALLS = 300;
 const WARM_UP_TURNS = 100;
 
-const count = (...values: number[]): number => values.length;
-
-/** Written out in the source it would be a page of names; the text is constant and holds nothing from outside. */
-const buildProbe = (): ((turns: number) => number) => {
+/**
+ * The probe as a JavaScript expression that needs nothing around it. Written out in the source it would be a page of
+ * names. The parentheses around the inner function make V8 compile it at once instead of reading it twice; what links
+ * programs of threads puts the text in place of the call that compiles it, so that V8's code cache holds it.
+ */
+export const stackProbeText = (): string => {
   const names = Array.from({ length: STACK_PROBE_BYTES / WORD_BYTES }, (_, index) => `v${index}`).join();
   const padding = "0,".repeat(PADDING_ARGUMENTS);
-  const body = `var ${names};
-    for (var i = 0; i < turns; i += 1) if (turns === ${NEVER}) return count(${padding}0);
-    return turns;
-    ${names};`;
-  // oxlint-disable-next-line typescript/no-implied-eval
-  const build = new Function("count", `return function probe(turns) { ${body} }`);
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  return (build as (callee: typeof count) => (turns: number) => number)(count);
+  return `(() => {
+    const count = (...values) => values.length;
+    return (function probe(turns) {
+      var ${names};
+      for (var i = 0; i < turns; i += 1) if (turns === ${NEVER}) return count(${padding}0);
+      return turns;
+      ${names};
+    });
+  })()`;
 };
 
-const probe = buildProbe();
+/** The text is constant and holds nothing from outside. */
+const compile = (text: string): ((turns: number) => number) => {
+  // oxlint-disable-next-line typescript/no-implied-eval
+  const build = new Function(`return ${text};`);
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  return (build as () => (turns: number) => number)();
+};
+
+const probe = compile(stackProbeText());
 for (let call = 0; call < WARM_UP_CALLS; call += 1) assert(probe(WARM_UP_TURNS) === WARM_UP_TURNS);
 
 /** Returns when `STACK_PROBE_BYTES` of stack are left; throws the engine's RangeError, having done nothing, otherwise. */

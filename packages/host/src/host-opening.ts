@@ -1,7 +1,7 @@
 /**
  * Puts the parts of a host together.
  */
-import { platformRefusal, thisPlatform } from "@xenolith/sys";
+import { addonPath, platformRefusal, thisPlatform } from "@xenolith/sys";
 import { XenolithError } from "@xenolith/abi";
 import { Hypervisor, initialise } from "@xenolith/core";
 import { AddressSpacePool } from "./address-space-pool.ts";
@@ -66,7 +66,7 @@ export const openParts = (options: HostOptions): HostParts => {
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
-  const pool = new VcpuPool({ storage, hostTable, bankFds, bankBases, epochNs }, warmCount);
+  const pool = new VcpuPool({ storage, hostTable, bankFds, bankBases, epochNs, addonPath: addonPath() }, warmCount);
   late.recover = () => {
     for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
   };

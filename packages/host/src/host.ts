@@ -103,6 +103,7 @@ export class Host implements AsyncDisposable {
     checkBounds("creation of a domain", action);
     const { context, domains } = this.#parts;
     checkOptions(options, context.hypervisor.geometry.vcpusPerDomain);
+    context.pool.prepare();
     const image = isBootImage(options.image) ? options.image : await this.loadImage(options.image, options);
     this.#requireOpen();
     checkBounds("creation of a domain", action);

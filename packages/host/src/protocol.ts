@@ -17,6 +17,8 @@ export interface ThreadBoot {
   readonly bankFds: readonly number[];
   readonly bankBases: readonly number[];
   readonly epochNs: bigint;
+  /** Where the FFI's compiled part is (see sys's `useAddon`). */
+  readonly addonPath: string | undefined;
   /** Lock tag of the thread. */
   readonly tag: number;
   /** Whether no thread before it was found to be as expected (see sys's `threadMemory`). */

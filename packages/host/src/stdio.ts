@@ -3,7 +3,6 @@
  * descriptor), piped (bytes go through a ring in shared memory, with back-pressure) or ignored (empty input, output
  * thrown away).
  */
-import { isatty } from "node:tty";
 import { XenolithError } from "@xenolith/abi";
 import { ByteRing, RING_FOOTPRINT_BYTES } from "./byte-ring.ts";
 import { Filetype } from "./wasi/index.ts";
@@ -49,7 +48,8 @@ export const stdioConfiguration = (modes: StdioModes): StdioConfiguration => {
 /** What a stream is to the guest, as a WASI `Filetype`. */
 export const filetypeOf = (configuration: StdioConfiguration, stream: number): number => {
   const mode = configuration.modes[stream];
-  const isDevice = mode === "ignore" || (mode === "inherit" && isatty(stream));
+  // Loaded on first use: vCPU threads import this module.
+  const isDevice = mode === "ignore" || (mode === "inherit" && process.getBuiltinModule("node:tty").isatty(stream));
   return isDevice ? Filetype.CHARACTER_DEVICE : Filetype.UNKNOWN;
 };
 

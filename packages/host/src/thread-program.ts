@@ -19,6 +19,12 @@ export interface ThreadProgram {
   readonly filename: string;
 }
 
+/** An expression of some module, and what stands in its place in the program: work that is done when it is linked. */
+export interface Substitute {
+  readonly expression: string;
+  readonly text: string;
+}
+
 /** Where an export that is passed on comes from. */
 interface Origin {
   readonly from: string;
@@ -35,9 +41,9 @@ const EXPORT_DECLARATION = /^export (?<kind>const|class|function\*?|async functi
 const ANY_MODULE_SYNTAX = /^(?:import|export)\b/m;
 
 /** Links the module at `entry` with all that it imports; undefined when that is not possible. */
-export const linkProgram = (entry: URL): ThreadProgram | undefined => {
+export const linkProgram = (entry: URL, substitutes: readonly Substitute[] = []): ThreadProgram | undefined => {
   try {
-    const linker = new Linker();
+    const linker = new Linker(substitutes);
     const filename = fileURLToPath(entry);
     const source = linker.program(filename);
     // Compiled here once, so that a mistake of the linker's shows before threads depend on it.
@@ -57,6 +63,11 @@ class Linker {
   readonly #packages = new Map<string, string>();
   readonly #passingOn = new Map<string, ReadonlyMap<string, Origin> | undefined>();
   readonly #texts: string[] = [];
+  readonly #substitutes: readonly Substitute[];
+
+  constructor(substitutes: readonly Substitute[]) {
+    this.#substitutes = substitutes;
+  }
 
   /** The program whose entry is the module in file `path`. */
   program(path: string): string {
@@ -97,7 +108,8 @@ class Linker {
       .replaceAll("import.meta.url", JSON.stringify(pathToFileURL(path).href))
       .replaceAll(/^\/\/# sourceMappingURL=.*$/gm, "");
     if (ANY_MODULE_SYNTAX.test(text) || text.includes("import.meta")) throw new NotLinkable(path);
-    return `${text}\nreturn { ${exported.join(", ")} };`;
+    const final = this.#substitutes.reduce((now, { expression, text: by }) => now.replace(expression, () => by), text);
+    return `${final}\nreturn { ${exported.join(", ")} };`;
   }
 
   #importOf(path: string, names: string | undefined, from: string): string {

@@ -2,6 +2,7 @@
  * Warm vCPU threads: starting a Worker costs tens of milliseconds, so some are started ahead. A thread is given to one
  * domain and never comes back: no state of one guest's thread can reach another.
  */
+import { stackProbeText } from "@xenolith/core";
 import { linkProgram } from "./thread-program.ts";
 import { type SharedProgram, type ThreadSetting, VcpuThread } from "./vcpu-thread.ts";
 
@@ -52,6 +53,11 @@ export class VcpuPool {
     return thread;
   }
 
+  /** Starts a thread if none waits: one will be taken soon, and what is done until then need not be waited for. */
+  prepare(): void {
+    if (!this.#closed && this.#warm.length === 0) this.#warm.push(this.#start());
+  }
+
   /** The thread has ended: its tag may name another one. */
   forget(thread: VcpuThread): void {
     this.#threads.delete(thread.tag);
@@ -90,7 +96,9 @@ export class VcpuPool {
 
   #start(): VcpuThread {
     this.#shared ??= {
-      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url)),
+      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url), [
+        { expression: "= compile(stackProbeText())", text: `= ${stackProbeText()}` },
+      ]),
       codeCache: undefined,
       isKnown: false,
     };

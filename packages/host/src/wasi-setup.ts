@@ -2,7 +2,6 @@
  * The WASI of a domain: what the control domain prepares (arguments, environment, open directories, the descriptor
  * table), and what each vCPU thread makes of it.
  */
-import { randomFillSync } from "node:crypto";
 import { SHUTDOWN_poweroff } from "@xenolith/abi";
 import { ATTENTION_CONSOLE, busyNs, type Cpu, leaveHypercall, shutdownDomain } from "@xenolith/core";
 import { threadCpuTimeNs, threadId } from "@xenolith/sys";
@@ -44,7 +43,8 @@ export const createWasiContext = (
       processCpu: () => BigInt(Math.floor(domainBusyNs(cpu))),
       threadCpu: () => BigInt(Math.max(0, threadCpuTimeNs(threadId()))),
     },
-    random: (target) => void randomFillSync(target),
+    // Loaded on first use: it takes a millisecond, which few guests need to pay.
+    random: (target) => void process.getBuiltinModule("node:crypto").randomFillSync(target),
     sleepUntil: (deadlineNs) => sleep.until(deadlineNs, () => false),
     exit: (code) => {
       hostTable.setExitCode(cpu.slot, code);

@@ -11,6 +11,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
+import { sep } from "node:path";
 import { lazily } from "./lazily.ts";
 import { systemCallNumbers } from "./platform.ts";
 
@@ -19,13 +20,50 @@ type Koffi = typeof import("koffi").default;
 /** A C function of numbers. What does not fit a number without loss is a bigint, both ways. */
 type NativeFunction = (...values: readonly (number | bigint)[]) => number | bigint;
 
+/** Not called `require`: programs of threads are linked into one script that has a `require` already. */
+const moduleLoader = createRequire(import.meta.url);
+
+/** Where koffi's compiled part is, in a thread that was told. */
+let knownAddon: string | undefined;
+
 /** koffi, loaded on first use: it takes 15 ms once per process, which commands that map nothing should not pay. */
 export const koffi = lazily((): Koffi => {
   systemCallNumbers();
-  const load: (name: string) => { readonly default?: Koffi } & Koffi = createRequire(import.meta.url);
+  return (knownAddon === undefined ? undefined : loadAddon(knownAddon)) ?? loadPackage();
+});
+
+const loadPackage = (): Koffi => {
+  const load: (name: string) => { readonly default?: Koffi } & Koffi = moduleLoader;
   const loaded = load("koffi");
   return loaded.default ?? loaded;
-});
+};
+
+/** koffi's compiled part without the JavaScript around it, which only looks for it and adds what is deprecated. */
+const loadAddon = (path: string): Koffi | undefined => {
+  const load: (path: string) => Partial<Koffi> = moduleLoader;
+  try {
+    const loaded = load(path);
+    const isWhole = needed.every((name) => typeof loaded[name] === "function");
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- all that is used of it is there.
+    return isWhole ? (loaded as Koffi) : undefined;
+  } catch {
+    return undefined;
+  }
+};
+
+/** What Xenolith uses of koffi. */
+const needed = ["address", "config", "errno", "load", "view"] as const;
+
+/** The file of koffi's compiled part that the calling thread uses; undefined when it cannot be told. */
+export const addonPath = (): string | undefined => {
+  koffi();
+  return Object.keys(moduleLoader.cache).find((path) => path.endsWith(`${sep}koffi.node`));
+};
+
+/** Tells a further thread of this process where koffi's compiled part is: finding it takes 4 ms of each thread's start. */
+export const useAddon = (path: string | undefined): void => {
+  knownAddon = path;
+};
 
 const library = lazily(() => koffi().load(null));
 
