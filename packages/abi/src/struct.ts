@@ -79,8 +79,7 @@ export const struct = <const F extends Fields>(
   options: { readonly alignBytes?: number } = {},
 ): Struct<F> => {
   const laidOut = layOut(name, fields);
-  if (laidOut.sizeBytes !== sizeBytes)
-    fail(`${name}: members take ${laidOut.sizeBytes} bytes, declared ${sizeBytes}`);
+  if (laidOut.sizeBytes !== sizeBytes) fail(`${name}: members take ${laidOut.sizeBytes} bytes, declared ${sizeBytes}`);
   const wanted = options.alignBytes ?? laidOut.alignBytes;
   if (wanted !== laidOut.alignBytes) fail(`${name}: aligned to ${laidOut.alignBytes}, declared ${wanted}`);
   return compound<F>({ kind: "struct", name, members: laidOut.members }, sizeBytes, laidOut.alignBytes);

@@ -2,6 +2,7 @@
  * Images as the host boots them: rewritten by the loader (from its cache when possible), compiled once by V8 on the
  * control domain's thread, shared by all domains that run it.
  */
+import { readFileSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { url as inspectorUrl } from "node:inspector";
 import { setFlagsFromString } from "node:v8";
@@ -47,10 +48,14 @@ export const loadImage = async (
   };
 };
 
+/** What is read and compiled at once: waiting for another thread would take longer. */
+const SMALL_BYTES = 2 ** 16;
+
 /** Reads a module's bytes. Throws XenolithError `FILE_NOT_FOUND`. */
 export const readModule = async (path: string | URL): Promise<Uint8Array> => {
   try {
-    return await readFile(path);
+    const status = statSync(path);
+    return status.isFile() && status.size <= SMALL_BYTES ? readFileSync(path) : await readFile(path);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new XenolithError("FILE_NOT_FOUND", `cannot read image: ${reason}`, { cause });
@@ -59,7 +64,7 @@ export const readModule = async (path: string | URL): Promise<Uint8Array> => {
 
 const compile = async (bytes: Uint8Array): Promise<WebAssembly.Module> => {
   try {
-    return await WebAssembly.compile(bytes);
+    return bytes.length <= SMALL_BYTES ? new WebAssembly.Module(bytes) : await WebAssembly.compile(bytes);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new XenolithError("MODULE_UNSUPPORTED", `the engine does not compile the image: ${reason}`, { cause });

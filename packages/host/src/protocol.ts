@@ -23,6 +23,8 @@ export interface ThreadBoot {
   readonly tag: number;
   /** Whether no thread before it was found to be as expected (see sys's `threadMemory`). */
   readonly isFirst: boolean;
+  /** Whether a domain waits for it already, so that it should not practise first. */
+  readonly isUrgent: boolean;
   /** Word that is increased with each command that is sent before the thread runs a vCPU. */
   readonly mailbox: SharedArrayBuffer;
   readonly port: MessagePort;

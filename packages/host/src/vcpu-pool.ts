@@ -48,14 +48,14 @@ export class VcpuPool {
   /** A thread for one vCPU: a warm one if there is any. */
   take(): VcpuThread {
     const ready = this.#warm.findIndex((thread) => thread.ready);
-    const thread = this.#warm.splice(Math.max(0, ready), 1)[0] ?? this.#start();
+    const thread = this.#warm.splice(Math.max(0, ready), 1)[0] ?? this.#start(true);
     this.#scheduleRefill();
     return thread;
   }
 
   /** Starts a thread if none waits: one will be taken soon, and what is done until then need not be waited for. */
   prepare(): void {
-    if (!this.#closed && this.#warm.length === 0) this.#warm.push(this.#start());
+    if (!this.#closed && this.#warm.length === 0) this.#warm.push(this.#start(true));
   }
 
   /** The thread has ended: its tag may name another one. */
@@ -91,10 +91,10 @@ export class VcpuPool {
   }
 
   #fill(): void {
-    while (!this.#closed && this.#warm.length < this.#size) this.#warm.push(this.#start());
+    while (!this.#closed && this.#warm.length < this.#size) this.#warm.push(this.#start(false));
   }
 
-  #start(): VcpuThread {
+  #start(isUrgent: boolean): VcpuThread {
     this.#shared ??= {
       program: linkProgram(new URL("./vcpu-worker.js", import.meta.url), [
         { expression: "= compile(stackProbeText())", text: `= ${stackProbeText()}` },
@@ -102,7 +102,7 @@ export class VcpuPool {
       codeCache: undefined,
       isKnown: false,
     };
-    const thread = new VcpuThread(this.#setting, this.#shared, this.#nextTag());
+    const thread = new VcpuThread(this.#setting, this.#shared, { tag: this.#nextTag(), isUrgent });
     this.#threads.set(thread.tag, thread);
     // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.
     thread.onEnd = () => {

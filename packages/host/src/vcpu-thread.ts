@@ -9,7 +9,7 @@ import type { ThreadProgram } from "./thread-program.ts";
 import type { Command, Report, ThreadBoot } from "./protocol.ts";
 
 /** What all vCPU threads of a host are started with. */
-export type ThreadSetting = Omit<ThreadBoot, "isFirst" | "mailbox" | "port" | "tag">;
+export type ThreadSetting = Omit<ThreadBoot, "isFirst" | "isUrgent" | "mailbox" | "port" | "tag">;
 
 const entryPoint = new URL("./vcpu-entry.js", import.meta.url);
 
@@ -55,14 +55,19 @@ export class VcpuThread {
   #ended = false;
   #cause: unknown;
 
-  constructor(setting: ThreadSetting, shared: SharedProgram, tag: number) {
+  constructor(
+    setting: ThreadSetting,
+    shared: SharedProgram,
+    own: { readonly tag: number; readonly isUrgent: boolean },
+  ) {
+    const { tag, isUrgent } = own;
     this.tag = tag;
     this.#shared = shared;
     this.#attached = new Promise((resolve) => (this.#resolveAttached = resolve));
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const mailbox = this.#mailbox.buffer;
-    const boot: ThreadBoot = { ...setting, tag, isFirst: !shared.isKnown, mailbox, port: port2 };
+    const boot: ThreadBoot = { ...setting, tag, isUrgent, isFirst: !shared.isKnown, mailbox, port: port2 };
     const program = shared.program === undefined ? undefined : { ...shared.program, codeCache: shared.codeCache };
     this.#worker = new Worker(program === undefined ? entryPoint : BOOTSTRAP, {
       eval: program !== undefined,

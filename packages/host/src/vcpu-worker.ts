@@ -6,7 +6,7 @@ import { threadId, threadMemory, useAddon } from "@xenolith/sys";
 import { GuestThread } from "./guest-thread.ts";
 import type { ThreadBoot } from "./protocol.ts";
 import { runVcpu } from "./vcpu-main.ts";
-import { rehearse } from "./vcpu-rehearsal.ts";
+import { loadNative, rehearse } from "./vcpu-rehearsal.ts";
 
 /** Frames that a crash report looks through for the guest's. */
 const STACK_FRAMES = 32;
@@ -16,7 +16,8 @@ export const attachThread = (boot: ThreadBoot): GuestThread => {
   Error.stackTraceLimit = STACK_FRAMES;
   useAddon(boot.addonPath);
   const thread = new GuestThread(boot);
-  rehearse(thread);
+  loadNative(thread);
+  if (!boot.isUrgent) rehearse(thread);
   return thread;
 };
 

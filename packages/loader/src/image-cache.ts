@@ -1,12 +1,13 @@
 import { createHash, randomBytes } from "node:crypto";
-import { constants } from "node:fs";
-import { mkdir, open, readdir, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
+import { closeSync, constants, fstatSync, openSync, read, readSync, statSync } from "node:fs";
+import { mkdir, readdir, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 
 import { XenolithError } from "@xenolith/abi";
 
-import { encodeImage, readImage } from "./image-file.ts";
+import { decodeImage, encodeImage } from "./image-file.ts";
 import { checkImports } from "./import-check.ts";
 import { defaultLimits } from "./limits.ts";
 import type { Image } from "./manifest.ts";
@@ -23,11 +24,17 @@ export interface ImageCacheOptions {
   readonly sizeBytesMax?: number;
 }
 
+const readAsync = promisify(read);
+
 const SIZE_BYTES_MAX = 2 ** 30;
 const SUFFIX = ".xim";
 const TEMPORARY = ".tmp-";
 /** Permission bits of group and others to write. */
 const WRITABLE_BY_OTHERS = 0o022;
+/** Files up to this size are read at once. */
+const SMALL_BYTES = 2 ** 16;
+/** The time of use is noted no more often than this. */
+const USE_NOTED_MS = 60_000;
 /** After this time an unfinished file belongs to nobody. */
 const TEMPORARY_AGE_MS = 3_600_000;
 
@@ -87,13 +94,11 @@ export class ImageCache {
 
   async #read(path: string): Promise<Image | undefined> {
     try {
-      checkOwner(this.directory, await stat(this.directory));
-      // Never through a link, and never waiting for the other end of a pipe.
-      await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      checkOwner(path, await file.stat());
-      const image = await readImage(file);
+      checkOwner(this.directory, statSync(this.directory));
+      const { bytes, usedMs } = await readCacheFile(path);
+      const image = decodeImage(bytes);
       if (image === undefined) this.#note(`${path} is damaged and is written anew`);
-      else await touch(path);
+      else if (Date.now() - usedMs > USE_NOTED_MS) await touch(path);
       return image;
     } catch (cause) {
       if (!isMissing(cause)) this.#note(`cannot read ${path}`, cause);
@@ -160,6 +165,27 @@ function cacheKey(bytes: Uint8Array, { limits = {}, poll = false }: Paravirtuali
 function cacheHome(): string {
   const configured = process.env["XDG_CACHE_HOME"];
   return configured !== undefined && configured.startsWith("/") ? configured : join(homedir(), ".cache");
+}
+
+/** Reads a file that nobody else may have written. Small ones at once: waiting for another thread takes longer. */
+async function readCacheFile(path: string): Promise<{ bytes: Uint8Array<ArrayBuffer>; usedMs: number }> {
+  // Never through a link, and never waiting for the other end of a pipe.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const status = fstatSync(fd);
+    checkOwner(path, status);
+    const bytes = new Uint8Array(status.size);
+    const isSmall = bytes.length <= SMALL_BYTES;
+    for (let done = 0; done < bytes.length;) {
+      const rest = bytes.subarray(done);
+      const count = isSmall ? readSync(fd, rest) : (await readAsync(fd, rest, 0, rest.length, null)).bytesRead;
+      if (count === 0) return { bytes: bytes.subarray(0, done), usedMs: status.mtimeMs };
+      done += count;
+    }
+    return { bytes, usedMs: status.mtimeMs };
+  } finally {
+    closeSync(fd);
+  }
 }
 
 interface CacheFile {

@@ -1,5 +1,4 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import type { FileHandle } from "node:fs/promises";
 
 import type { Image, ImageManifest } from "./manifest.ts";
 import { LOADER_FORMAT } from "./manifest.ts";
@@ -29,23 +28,20 @@ export function encodeImage({ manifest, module, data }: Image): Uint8Array[] {
   return [header, ...parts];
 }
 
-/** Reads an image back; undefined if the file is not exactly what `encodeImage` made, for whatever reason. */
-export async function readImage(file: FileHandle): Promise<Image | undefined> {
-  const header = new Uint8Array(HEADER_BYTES);
-  if (!(await readFully(file, header, 0))) return undefined;
+/** The image in a file's bytes; undefined if they are not exactly what `encodeImage` made, for whatever reason. */
+export function decodeImage(file: Uint8Array): Image | undefined {
+  const header = file.subarray(0, HEADER_BYTES);
+  if (header.length < HEADER_BYTES) return undefined;
   if (new TextDecoder().decode(header.subarray(0, MAGIC.length)) !== MAGIC) return undefined;
-  const view = new DataView(header.buffer);
-  const sizes = [0, 1, 2].map((index) => view.getUint32(LENGTHS_AT + 4 * index, true));
-  const expected = sizes.reduce((sum, sizeBytes) => sum + sizeBytes, HEADER_BYTES);
-  if ((await file.stat()).size !== expected) return undefined;
+  const view = new DataView(header.buffer, header.byteOffset, HEADER_BYTES);
   const parts: Uint8Array[] = [];
   let position = HEADER_BYTES;
-  for (const sizeBytes of sizes) {
-    const part = new Uint8Array(sizeBytes);
-    if (!(await readFully(file, part, position))) return undefined;
-    parts.push(part);
+  for (const index of [0, 1, 2]) {
+    const sizeBytes = view.getUint32(LENGTHS_AT + 4 * index, true);
+    parts.push(file.subarray(position, position + sizeBytes));
     position += sizeBytes;
   }
+  if (file.length !== position) return undefined;
   const isIntact = timingSafeEqual(checksum(header.subarray(0, CHECKSUM_AT), parts), header.subarray(CHECKSUM_AT));
   return isIntact ? decode(parts) : undefined;
 }
@@ -64,14 +60,4 @@ function checksum(start: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
   const hash = createHash("sha256").update(start);
   for (const part of parts) hash.update(part);
   return hash.digest();
-}
-
-async function readFully(file: FileHandle, into: Uint8Array, position: number): Promise<boolean> {
-  let done = 0;
-  while (done < into.length) {
-    const { bytesRead } = await file.read(into, done, into.length - done, position + done);
-    if (bytesRead === 0) return false;
-    done += bytesRead;
-  }
-  return true;
 }
