@@ -8,6 +8,7 @@ import type { Cpu } from "./cpu.ts";
 import { fillRow, publishDomain } from "./domain-create.ts";
 import { dmaSlot, DOM0_SLOT } from "./domain-table.ts";
 import { createCpu } from "./hypercall.ts";
+import { createGrantTable } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { VCPU_RUNNING, VCPU_STARTED } from "./vcpu-table.ts";
@@ -27,6 +28,8 @@ export const initialise = (hypervisor: Hypervisor): Cpu => {
   assert(frame >= 0, "a machine needs a frame for dom0");
   domains.generation[DOM0_SLOT] = Atomics.add(domains.serial, 0, 1) + 1;
   fillRow(hypervisor, DOM0_SLOT, { vcpus: 1, privileged: true, vmaBudget: geometry.vmaLimit }, frame);
+  const granted = createGrantTable(hypervisor, DOM0_SLOT, {});
+  assert(granted === 0, "a machine needs a frame for dom0's grants");
   domains.vmaBudget[dmaSlot(domains)] = geometry.vmaLimit;
   domains.maxPages[DOM0_SLOT] = geometry.machineFrames;
   publishDomain(hypervisor, DOM0_SLOT);

@@ -4,7 +4,7 @@
  */
 import { DOMID_ANY, EEXIST, EINVAL, ENOMEM, ENOSPC, vcpu_info } from "@xenolith/abi";
 import assert from "node:assert/strict";
-import { allocateFrames } from "./buddy.ts";
+import { allocateFrames, freeFrames } from "./buddy.ts";
 import {
   DOMAIN_FLAG_PRIVILEGED,
   DOMAIN_FLAG_XENSTORE,
@@ -16,11 +16,13 @@ import {
 import { FRAME_BYTES } from "./direct-map.ts";
 import { createEvents } from "./event-lifetime.ts";
 import { GATE_PAUSE } from "./gate.ts";
+import { areGrantLimits, createGrantTable } from "./grant-grow.ts";
+import type { GrantLimits } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 
 /** What a new domain is like. */
-export interface DomainSpec {
+export interface DomainSpec extends GrantLimits {
   /** Its number; by default the next free one after the last given out. */
   readonly domid?: number;
   /** 1 to geometry.vcpusPerDomain. */
@@ -46,20 +48,23 @@ const LAST_DOMID = 1;
 const GRACE_EPOCH = 2;
 
 /**
- * Creates a domain and returns its domid. -EINVAL: number of vCPUs, domid or handle out of range, -EEXIST: the domid is
- * in use (also by a domain that is gone but still named), -ENOSPC: no slot or no domid is free, -ENOMEM: no frame is.
+ * Creates a domain and returns its domid. -EINVAL: number of vCPUs, domid, handle or limits out of range, -EEXIST: the
+ * domid is in use (also by a domain that is gone but still named), -ENOSPC: no slot or no domid is free, -ENOMEM: no
+ * frame is.
  */
 export const createDomain = (hypervisor: Hypervisor, spec: DomainSpec): number => {
   const { geometry, domains, locks } = hypervisor;
   const isCountOk = Number.isInteger(spec.vcpus) && spec.vcpus >= 1 && spec.vcpus <= geometry.vcpusPerDomain;
   if (!isCountOk || (spec.handle !== undefined && spec.handle.length !== 16)) return -EINVAL;
+  if (!areGrantLimits(hypervisor, spec)) return -EINVAL;
   const lock = locks.id("domainList");
   locks.acquire(lock);
   const slot = reserveSlot(hypervisor, spec.domid);
   locks.release(lock);
   if (slot < 0) return slot;
   const frame = allocateFrames(hypervisor, 0);
-  if (frame < 0) {
+  if (frame < 0 || createGrantTable(hypervisor, slot, spec) !== 0) {
+    if (frame >= 0) freeFrames(hypervisor, frame, 0);
     abandonSlot(hypervisor, slot);
     return -ENOMEM;
   }

@@ -9,7 +9,8 @@
  *     events   closes its ports, a slice at a time              all are closed
  *     memory   gives its frames back, a slice at a time         none is left but those that others hold
  *     grace    waits                                            every vCPU was outside once since the last port closed
- *     special  frees shared_info and what it held of others     at once; the domain is dead now
+ *     special  frees shared_info, its grant table, and what it   at once; the domain is dead now
+ *              held of others
  *     zombie   waits                                            no frame of it and no reference to its row is left
  *     retire   its domid names nobody any more; waits           every vCPU was outside once since then
  *     free     gives slot and domid back
@@ -29,6 +30,7 @@ import { DOM0_SLOT, DOMID_RETIRED } from "./domain-table.ts";
 import { releaseEvents } from "./event-lifetime.ts";
 import { closeAllPorts } from "./event-reset.ts";
 import { GATE_IN, GATE_STOP } from "./gate.ts";
+import { freeGrantTable } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { relinquishMemory } from "./memory-populate.ts";
@@ -211,6 +213,7 @@ const freeSpecial = (hypervisor: Hypervisor, slot: number): void => {
   domains.sharedInfo[slot] = 0;
   domains.sharedInfoGfn[slot] = 0;
   if (frame >= 0) freeFrames(hypervisor, frame, 0);
+  freeGrantTable(hypervisor, slot);
   const target = domains.target[slot]!;
   domains.target[slot] = 0;
   if (target !== 0) Atomics.sub(domains.references, target - 1, 1);

@@ -6,15 +6,13 @@ import * as abi from "@xenolith/abi";
 import { ATTENTION_REQUEST } from "./attention.ts";
 import type { Cpu } from "./cpu.ts";
 import { createDomain } from "./domain-create.ts";
+import type { GrantLimits } from "./grant-grow.ts";
 
 const { EINVAL } = abi;
 
 /** Translated guest with hardware assistance is what every guest is; the rest of the flags ask for what is not there. */
 const FLAGS_KNOWN = abi.XEN_DOMCTL_CDF_hvm | abi.XEN_DOMCTL_CDF_hap | abi.XEN_DOMCTL_CDF_xs_domain;
 const GRANT_VERSION_MAX = 1;
-/** Ceilings of grant frames and maptrack frames that a creator may ask for. */
-const GRANT_FRAMES_MAX = 64;
-const MAPTRACK_FRAMES_MAX = 1024;
 
 /**
  * Creates the domain that the structure in the scratch buffer describes and writes its domid there. -EINVAL: flags,
@@ -33,6 +31,7 @@ export const createFromGuest = (cpu: Cpu): number => {
     portMax: createdomain.max_evtchn_port.get(scratch, 0),
     handle: createdomain.handle.get(scratch, 0),
     xenstore: (flags & abi.XEN_DOMCTL_CDF_xs_domain) !== 0,
+    ...grantLimits(scratch),
   });
   if (result < 0) return result;
   abi.xen_domctl.domain.set(scratch, 0, result);
@@ -40,19 +39,25 @@ export const createFromGuest = (cpu: Cpu): number => {
   return 0;
 };
 
+/** Negative: as many as there are by default. */
+const grantLimits = (scratch: DataView): GrantLimits => {
+  const { createdomain } = abi.xen_domctl.u;
+  const frames = createdomain.max_grant_frames.get(scratch, 0);
+  const pages = createdomain.max_maptrack_frames.get(scratch, 0);
+  return {
+    ...(frames < 0 ? {} : { grantFramesMax: frames }),
+    ...(pages < 0 ? {} : { maptrackFramesMax: pages }),
+  };
+};
+
 const isSupported = (scratch: DataView, flags: number): boolean => {
   const { createdomain } = abi.xen_domctl.u;
   const grants = createdomain.grant_opts.get(scratch, 0);
-  const grantFrames = createdomain.max_grant_frames.get(scratch, 0);
-  const maptrackFrames = createdomain.max_maptrack_frames.get(scratch, 0);
   return (
     (flags & ~FLAGS_KNOWN) === 0 &&
     (flags & abi.XEN_DOMCTL_CDF_hvm) !== 0 &&
     grants >= 1 &&
     grants <= GRANT_VERSION_MAX &&
-    grantFrames !== 0 &&
-    grantFrames <= GRANT_FRAMES_MAX &&
-    maptrackFrames <= MAPTRACK_FRAMES_MAX &&
     createdomain.iommu_opts.get(scratch, 0) === 0 &&
     createdomain.altp2m.opts.get(scratch, 0) === 0 &&
     createdomain.altp2m.nr.get(scratch, 0) === 0 &&

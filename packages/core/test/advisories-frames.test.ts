@@ -42,7 +42,7 @@ const fill = (guest: Guest, gfns: readonly number[]): void => {
 
 /** Gives a new guest every frame that is free and asserts that it finds zeros only. */
 const assertNewOwnerSeesZeros = (world: World): void => {
-  const count = freeFrameCount(world.hypervisor) - kit.SYSTEM_PAGES - 1;
+  const count = freeFrameCount(world.hypervisor) - kit.SYSTEM_PAGES - 2;
   const heir = kit.addGuest(world, count);
   assert.equal(kit.populate(heir, range(0, count)), count);
   const bytes = new Uint8Array(PAGE);

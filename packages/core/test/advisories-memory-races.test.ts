@@ -215,7 +215,7 @@ describe("memory: others at the same time", () => {
         const { world, guest } = setUp();
         prepare(guest);
         const { hypervisor } = world;
-        const free = freeFrameCount(hypervisor) + hypervisor.domains.totPages[guest.slot]! + 1;
+        const free = freeFrameCount(hypervisor) + hypervisor.domains.totPages[guest.slot]! + 2;
         return {
           hypervisor,
           victim: () => {
