@@ -2,11 +2,13 @@
  * Address spaces: the only code that changes a p2m, and with it the guest's page table. Each operation does both or
  * neither, in at most one system call, and is charged for the mappings that it costs before it is made.
  *
- * The page table is changed first and the p2m after it, under the slot's p2m lock; readers of the p2m hold that lock.
+ * The page table is changed first and the p2m after it, under the slot's p2m lock; readers of the p2m hold that lock, or
+ * are waited for when an entry was taken away (gate.ts).
  * While no address space is attached (`spaceBase` 0) only the p2m changes; attaching replays it.
  */
 import { ENOSPC } from "@xenolith/abi";
 import assert from "node:assert/strict";
+import { awaitReaders } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
   isGuestWritable,
@@ -79,6 +81,7 @@ export const unhookRun = (hypervisor: Hypervisor, slot: number, gfn: number, cou
   }
   forgetRun(hypervisor, slot, gfn, count);
   p2m.entries.fill(P2M_HOLE, p2m.at(slot, gfn), p2m.at(slot, gfn) + count);
+  awaitReadersOf(hypervisor, slot);
   return 0;
 };
 
@@ -128,9 +131,15 @@ const hook = (hypervisor: Hypervisor, slot: number, run: HookedRun, urgent: bool
     chargeVmas(hypervisor, slot, -delta, true);
     return result;
   }
-  forgetRun(hypervisor, slot, gfn, count);
+  const isDisplacing = forgetRun(hypervisor, slot, gfn, count);
   recordRun(hypervisor, slot, run);
+  if (isDisplacing) awaitReadersOf(hypervisor, slot);
   return 0;
+};
+
+/** No vCPU of the domain reads a frame any more whose entry was changed before. */
+const awaitReadersOf = ({ domains, vcpus, platform }: Hypervisor, slot: number): void => {
+  awaitReaders(vcpus.gate, vcpus.index(slot, 0), domains.vcpuCount[slot]!, platform);
 };
 
 /** Maps every run of the p2m. On failure makes all of it inaccessible again. */
@@ -164,19 +173,25 @@ const runLength = (hypervisor: Hypervisor, slot: number, gfn: number, end: numbe
   return last + 1 - gfn;
 };
 
-/** Takes the entries of a run out of the frame table. The entries themselves are overwritten by the caller. */
-const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number): void => {
+/**
+ * Takes the entries of a run out of the frame table; returns whether there was one. The entries themselves are
+ * overwritten by the caller.
+ */
+const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number): boolean => {
   const { frames, p2m } = hypervisor;
   const { entries } = p2m;
   const first = p2m.at(slot, gfn);
+  let found = false;
   for (let index = 0; index < count; index += 1) {
     const entry = entries[first + index]!;
     if (entry === P2M_HOLE) continue;
+    found = true;
     const mfn = entry >>> 4;
     if (((HOME_TYPES >>> (entry & 15)) & 1) !== 0) {
       if (frames.gfn[mfn] === gfn + index + 1) frames.gfn[mfn] = 0;
     } else if (((BORROWED_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0) Atomics.sub(frames.writable, mfn, 1);
   }
+  return found;
 };
 
 const recordRun = (hypervisor: Hypervisor, slot: number, run: HookedRun): void => {

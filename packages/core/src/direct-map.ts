@@ -24,6 +24,9 @@ export class DirectMap {
   readonly words: readonly AtomicWords[];
   /** Bytes of one bank, a power of two. */
   readonly bankBytes: number;
+  /** mfn = bank << frameShift | frame within the bank, which frameMask selects. */
+  readonly frameShift: number;
+  readonly frameMask: number;
   /** 1 / bankBytes: exact, and cheaper to multiply with. */
   readonly #inverse: number;
   /**
@@ -50,6 +53,8 @@ export class DirectMap {
     this.words = words;
     this.views = banks.map((bank) => new DataView(bank));
     this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;
+    this.frameShift = Math.log2(this.bankBytes / FRAME_BYTES);
+    this.frameMask = 2 ** this.frameShift - 1;
     this.#inverse = 1 / this.bankBytes;
     this.#fastBank = fastBank;
     this.#bulk = banks.map(() => undefined);

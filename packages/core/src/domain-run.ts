@@ -6,7 +6,7 @@ import { EINVAL, EOVERFLOW, ESRCH } from "@xenolith/abi";
 import { isAlive } from "./accounting.ts";
 import { requestVcpus } from "./domain-ops.ts";
 import { DOM0_SLOT, DOMAIN_FLAG_CRASHED } from "./domain-table.ts";
-import { GATE_IN, GATE_PAUSE, withdrawGate } from "./gate.ts";
+import { GATE_INSIDE, GATE_PAUSE, withdrawGate } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { endVcpu, isUp, requestVcpuStart, takeStartRequest } from "./vcpu-life.ts";
@@ -82,7 +82,7 @@ export const vcpuThreadStarted = (hypervisor: Hypervisor, index: number, tag: nu
 export const vcpuThreadGone = (hypervisor: Hypervisor, index: number, tag: number): number => {
   const { vcpus, locks, platform } = hypervisor;
   const recovered = locks.recover(tag);
-  Atomics.and(vcpus.gate, index, ~GATE_IN);
+  Atomics.and(vcpus.gate, index, ~GATE_INSIDE);
   platform.wake(vcpus.gate, index);
   endVcpu(hypervisor, index);
   takeStartRequest(hypervisor, index);

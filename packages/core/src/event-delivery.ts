@@ -16,6 +16,7 @@ import { portIsXen, portKind, portRemotePort, portRemoteSlot, portVcpu } from ".
 import type { Hypervisor } from "./hypervisor.ts";
 import { wakeVcpu } from "./vcpu-wake.ts";
 
+const FRAME_SHIFT = 12;
 const PENDING_BYTE = shared_info.evtchn_pending.offset;
 const MASK_BYTE = shared_info.evtchn_mask.offset;
 const PENDING_WORD = PENDING_BYTE / 4;
@@ -69,12 +70,13 @@ export const setPending = (hypervisor: Hypervisor, slot: number, port: number): 
 
 const deliver = (hypervisor: Hypervisor, slot: number, port: number, word: number): void => {
   const { directMap, domains, events, vcpus } = hypervisor;
-  const frame = sharedInfoOf(hypervisor, slot);
-  if (frame < 0) return;
-  const bank = directMap.bankOf(frame);
+  const mfn = domains.sharedInfo[slot]! - 1;
+  if (mfn < 0) return;
   const group = port >>> 5;
-  const at = frame - bank * directMap.bankBytes + group * 4;
-  const found = directMap.words[bank]!.setAndLook(at + PENDING_BYTE, 1 << (port & 31), at + MASK_BYTE);
+  // Whole numbers of 32 bits: the place within a bank, which is an unsigned one above 2 GiB. A machine address has more.
+  const at = ((((mfn & directMap.frameMask) << FRAME_SHIFT) | PENDING_BYTE) + (group << 2)) >>> 0;
+  const words = directMap.words[mfn >>> directMap.frameShift]!;
+  const found = words.setAndLook(at, 1 << (port & 31), at + (MASK_BYTE - PENDING_BYTE));
   if ((found & WORDS_WERE_SET) !== 0) return;
   domains.events[vcpus.index(slot, portVcpu(word))]! += 1;
   // Who unmasks clears the mask first and looks at the pending bit afterwards: one of the two sees the other.

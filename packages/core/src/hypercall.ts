@@ -7,15 +7,18 @@ import * as abi from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { consoleIo } from "./console-op.ts";
 import type { Cpu, Handler } from "./cpu.ts";
+import { crashDomain } from "./domain-ops.ts";
+import { DOM0_SLOT } from "./domain-table.ts";
 import { domctl } from "./domctl.ts";
 import { eventChannelOp } from "./event-channel-op.ts";
-import { enterGate, GATE_IN, leaveGate } from "./gate.ts";
+import { enterGate, GATE_IN, GATE_INSIDE, GATE_READ, leaveGate } from "./gate.ts";
 import { GuestMemory } from "./guest-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { hvmOp } from "./hvm-op.ts";
 import { memoryOp } from "./memory-op.ts";
 import { runBatch } from "./multicall.ts";
 import { physdevOp } from "./physdev-op.ts";
+import { isQuick, NOT_QUICK, quickCall } from "./quick-call.ts";
 import { authorise } from "./policy.ts";
 import { schedOp } from "./sched-op.ts";
 import { setTimerOp } from "./timers.ts";
@@ -53,14 +56,23 @@ export const hypercallTable: readonly (Handler | undefined)[] = Array.from(
   (_, number) => handlers[number],
 );
 
-/** The calling side of vCPU `vcpu` of the domain in `slot`. One per vCPU thread; dom0 has one on the control thread. */
-export const createCpu = (hypervisor: Hypervisor, slot: number, vcpu: number): Cpu => ({
+/**
+ * The calling side of vCPU `vcpu` of the domain in `slot`. One per vCPU thread; dom0 has one on the control thread.
+ * `fail` is what becomes of an exception inside the hypervisor.
+ */
+export const createCpu = (
+  hypervisor: Hypervisor,
+  slot: number,
+  vcpu: number,
+  fail: (cpu: Cpu, thrown: unknown) => never = endAfterFault,
+): Cpu => ({
   hypervisor,
   slot,
   domid: hypervisor.domains.domid[slot]!,
   vcpu,
   index: hypervisor.vcpus.index(slot, vcpu),
   memory: new GuestMemory(hypervisor, slot),
+  fail,
 });
 
 /**
@@ -73,9 +85,39 @@ export const hypercall = (cpu: Cpu, number: number, a: number, b: number, c: num
     const answer = versionWithoutMemory(cpu, a, b);
     if (answer !== 0) return answer;
   }
-  enterHypercall(cpu);
-  const result = dispatch(cpu, number >>> 0, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
-  leaveHypercall(cpu);
+  try {
+    if (isQuick(number, a) && enterReading(cpu)) {
+      const answer = quickCall(cpu, number, b >>> 0);
+      if (answer !== NOT_QUICK) return leaveReading(cpu, answer);
+      stopReading(cpu);
+    } else enterHypercall(cpu);
+    const result = dispatch(cpu, number >>> 0, a >>> 0, b >>> 0, c >>> 0, d >>> 0, e >>> 0);
+    leaveHypercall(cpu);
+    return result;
+  } catch (thrown) {
+    return failInside(cpu, thrown);
+  }
+};
+
+/** Enters with READ; false: a request is at the gate, nothing has been done. */
+const enterReading = (cpu: Cpu): boolean => {
+  probeStack();
+  const { vcpus, domains, words } = cpu.hypervisor;
+  const row = cpu.index * 4;
+  const { hypercallsStart, gateEntriesStart } = domains;
+  return words.enter(vcpus.gateStart + row, GATE_INSIDE, hypercallsStart + row, gateEntriesStart + row) !== 0;
+};
+
+/** Goes on without READ. */
+const stopReading = (cpu: Cpu): void => {
+  Atomics.and(cpu.hypervisor.vcpus.gate, cpu.index, ~GATE_READ);
+};
+
+/** Leaves after `enterReading`, as `leaveHypercall` does. */
+const leaveReading = (cpu: Cpu, result: number): number => {
+  const { vcpus, words } = cpu.hypervisor;
+  const before = words.sub(vcpus.gateStart + cpu.index * 4, GATE_INSIDE);
+  if (before !== GATE_INSIDE) meetRequests(cpu);
   return result;
 };
 
@@ -87,7 +129,8 @@ export const enterHypercall = (cpu: Cpu): void => {
   probeStack();
   const { vcpus, domains, words, platform } = cpu.hypervisor;
   const row = cpu.index * 4;
-  if (words.enter(vcpus.gateStart + row, domains.hypercallsStart + row, domains.gateEntriesStart + row) !== 0) return;
+  if (words.enter(vcpus.gateStart + row, GATE_IN, domains.hypercallsStart + row, domains.gateEntriesStart + row) !== 0)
+    return;
   enterGate(vcpus.gate, cpu.index, platform);
   domains.hypercalls[cpu.index]! += 1;
   domains.gateEntries[cpu.index]! += 1;
@@ -95,13 +138,38 @@ export const enterHypercall = (cpu: Cpu): void => {
 
 /** Leaves the hypervisor. A vCPU that is to pause or stop does so here, before it runs guest code again. */
 export const leaveHypercall = (cpu: Cpu): void => {
-  const { vcpus, words, platform } = cpu.hypervisor;
-  const before = words.and(vcpus.gateStart + cpu.index * 4, ~GATE_IN);
-  if (before === GATE_IN) return;
+  const { vcpus, words } = cpu.hypervisor;
+  const before = words.and(vcpus.gateStart + cpu.index * 4, ~GATE_INSIDE);
+  if (before !== GATE_IN) meetRequests(cpu);
+};
+
+/** Outside with a request at the gate: tells who waits for that, and parks while it is asked for. */
+const meetRequests = (cpu: Cpu): void => {
+  const { vcpus, platform } = cpu.hypervisor;
   platform.wake(vcpus.gate, cpu.index);
   enterGate(vcpus.gate, cpu.index, platform);
   leaveGate(vcpus.gate, cpu.index, platform);
 };
+
+/**
+ * To be called with what was thrown between `enterHypercall` and `leaveHypercall`: by a failed assertion of ours or by
+ * the engine. A guest could catch it and go on with its gate and locks held, so its domain ends here. What was thrown
+ * outside (by a guest's upcall, by a vCPU that parks in a simulation, for want of stack before anything was done) goes
+ * on to the caller.
+ */
+export const failInside = (cpu: Cpu, thrown: unknown): never => {
+  if ((Atomics.load(cpu.hypervisor.vcpus.gate, cpu.index) & GATE_IN) === 0) throw thrown;
+  return cpu.fail(cpu, thrown);
+};
+
+/** Gives locks and gate back; a guest's domain is crashed, and its vCPU does not come back from the gate. */
+function endAfterFault(cpu: Cpu, thrown: unknown): never {
+  const { hypervisor, slot } = cpu;
+  hypervisor.locks.releaseAll();
+  if (slot !== DOM0_SLOT) crashDomain(hypervisor, slot, `fault in a hypercall: ${String(thrown)}`);
+  leaveHypercall(cpu);
+  throw thrown;
+}
 
 /** Checks and makes one hypercall, inside the gate. Arguments are unsigned. */
 const dispatch: Dispatch = (cpu, number, a, b, c, d, e) => {

@@ -55,7 +55,15 @@ export { CONSOLE_LINE_BYTES, CONSOLE_RING_BYTES } from "./console-table.ts";
 
 // Hypercalls.
 export type { Cpu, Handler } from "./cpu.ts";
-export { createCpu, enterHypercall, hypercall, HYPERCALL_COUNT, hypercallTable, leaveHypercall } from "./hypercall.ts";
+export {
+  createCpu,
+  enterHypercall,
+  failInside,
+  hypercall,
+  HYPERCALL_COUNT,
+  hypercallTable,
+  leaveHypercall,
+} from "./hypercall.ts";
 export { probeStack, STACK_PROBE_BYTES, stackProbeText } from "./stack-probe.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
 export { ACCESS_CLASSES, policy } from "./policy-table.ts";

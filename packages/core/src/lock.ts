@@ -87,6 +87,13 @@ export class LockTable {
     this.#platform.wake(this.#words, lock << LOCK_STRIDE_SHIFT);
   }
 
+  /** Gives back every lock that the calling thread holds; returns how many. */
+  releaseAll(): number {
+    const count = this.#depth;
+    while (this.#depth > 0) this.release(this.#held[this.#depth - 1]!);
+    return count;
+  }
+
   /** Whether the calling thread holds `lock`. */
   holds(lock: number): boolean {
     for (let at = 0; at < this.#depth; at += 1) if (this.#held[at] === lock) return true;

@@ -15,6 +15,7 @@ import {
 } from "@xenolith/abi";
 import { setClaim } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
+import type { Hypervisor } from "./hypervisor.ts";
 import { resolveDomain } from "./policy.ts";
 
 /** Results are positive 32-bit numbers. */
@@ -26,8 +27,12 @@ export const maximumRamPage = (cpu: Cpu): number => cpu.hypervisor.geometry.mach
 /** XENMEM_current_reservation: frames that the domain owns. */
 export const currentReservation = (cpu: Cpu, argument: number): number => {
   const slot = targetOf(cpu, argument);
-  return slot < 0 ? slot : Math.min(RESULT_MAX, cpu.hypervisor.domains.totPages[slot]!);
+  return slot < 0 ? slot : reservationOf(cpu.hypervisor, slot);
 };
+
+/** Frames that the domain in `slot` owns, as a result. */
+export const reservationOf = (hypervisor: Hypervisor, slot: number): number =>
+  Math.min(RESULT_MAX, hypervisor.domains.totPages[slot]!);
 
 /** XENMEM_maximum_reservation: frames that it may own. */
 export const maximumReservation = (cpu: Cpu, argument: number): number => {

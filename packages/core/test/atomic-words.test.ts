@@ -23,15 +23,17 @@ describe("atomic words", () => {
       assert.equal(words.exchange(8, 12), -1);
       assert.equal(words.and(8, ~4), 12);
       assert.equal(words.load(8), 8);
+      assert.equal(words.sub(8, 9), 8);
+      assert.equal(words.sub(8, -9), -1);
       assert.deepEqual([...view.subarray(1, 4)], [7, 8, 7]);
     });
 
     it(`${kind}: a gate that is closed is not entered, and counts nothing`, () => {
       const { words, view } = open();
       view[1] = 41;
-      assert.equal(words.enter(0, 4, 8), 1);
-      assert.equal(words.enter(0, 4, 8), 0);
-      assert.deepEqual([...view.subarray(0, 4)], [1, 42, 1, 0]);
+      assert.equal(words.enter(0, 17, 4, 8), 1);
+      assert.equal(words.enter(0, 17, 4, 8), 0);
+      assert.deepEqual([...view.subarray(0, 4)], [17, 42, 1, 0]);
     });
 
     it(`${kind}: a bit is set, and the same bit looked at elsewhere`, () => {

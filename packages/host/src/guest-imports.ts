@@ -3,7 +3,7 @@
  * same as a table, for the loader to check images against.
  */
 import { hypercalls } from "@xenolith/abi";
-import { type Cpu, enterHypercall, leaveHypercall } from "@xenolith/core";
+import { type Cpu, enterHypercall, failInside, leaveHypercall } from "@xenolith/core";
 import { type FunctionImport, MEMORY_IMPORT } from "@xenolith/loader";
 import { createHypercallImports, type GuestFunction } from "./hypercall-imports.ts";
 import type { GuestValue } from "./protocol.ts";
@@ -65,7 +65,7 @@ const addOffered = ({ cpu, upcall, offered, ask }: ImportParts, imports: WebAsse
     imports[module] = namespace;
     namespace[name] = (...values: GuestValue[]) => {
       enterHypercall(cpu);
-      const value = ask(number, values);
+      const value = orFail(cpu, () => ask(number, values));
       leaveHypercall(cpu);
       upcall.check();
       return value;
@@ -94,17 +94,26 @@ const inGate = (cpu: Cpu, upcall: Upcall, parameterCount: number, inner: GuestFu
   };
   switch (parameterCount) {
     case 0:
-      return () => (enterHypercall(cpu), finish(inner()));
+      return () => (enterHypercall(cpu), finish(orFail(cpu, () => inner())));
     case 1:
-      return (a) => (enterHypercall(cpu), finish(inner(a)));
+      return (a) => (enterHypercall(cpu), finish(orFail(cpu, () => inner(a))));
     case 2:
-      return (a, b) => (enterHypercall(cpu), finish(inner(a, b)));
+      return (a, b) => (enterHypercall(cpu), finish(orFail(cpu, () => inner(a, b))));
     case 3:
-      return (a, b, c) => (enterHypercall(cpu), finish(inner(a, b, c)));
+      return (a, b, c) => (enterHypercall(cpu), finish(orFail(cpu, () => inner(a, b, c))));
     case 4:
-      return (a, b, c, d) => (enterHypercall(cpu), finish(inner(a, b, c, d)));
+      return (a, b, c, d) => (enterHypercall(cpu), finish(orFail(cpu, () => inner(a, b, c, d))));
     default:
-      return (...values) => (enterHypercall(cpu), finish(inner(...values)));
+      return (...values) => (enterHypercall(cpu), finish(orFail(cpu, () => inner(...values))));
+  }
+};
+
+/** What `operation` returns; what it throws ends the domain, so that the guest cannot go on with its gate held. */
+const orFail = <T>(cpu: Cpu, operation: () => T): T => {
+  try {
+    return operation();
+  } catch (thrown) {
+    return failInside(cpu, thrown);
   }
 };
 

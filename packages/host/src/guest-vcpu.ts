@@ -45,7 +45,7 @@ export class GuestVcpu {
   constructor(thread: GuestThread, start: StartCommand) {
     this.#thread = thread;
     this.#start = start;
-    this.cpu = createCpu(thread.hypervisor, start.slot, start.vcpu);
+    this.cpu = createCpu(thread.hypervisor, start.slot, start.vcpu, (_, thrown) => this.#crash(thrown));
     this.#sleep = new VcpuSleep(this.cpu);
     this.upcall = new Upcall(thread.hypervisor, this.cpu.index);
   }

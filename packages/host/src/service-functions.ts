@@ -2,7 +2,15 @@
  * What rewritten code calls instead of instructions that V8 must not execute on a domain's memory (see the loader's
  * `services`): the size and growth of the memory, waiting and waking, passive data segments.
  */
-import { type Cpu, enterHypercall, guestNotify, guestWait32, guestWait64, leaveHypercall } from "@xenolith/core";
+import {
+  type Cpu,
+  enterHypercall,
+  failInside,
+  guestNotify,
+  guestWait32,
+  guestWait64,
+  leaveHypercall,
+} from "@xenolith/core";
 import type { ServiceFunctions } from "@xenolith/loader";
 import { growHeap } from "./guest-heap.ts";
 import { heapHasRoom } from "./heap-guard.ts";
@@ -21,10 +29,14 @@ export const createServices = (
   const { hostTable, tag } = vcpu;
   const segments = new SegmentState(vcpu.passive);
   const inside = <T>(operation: () => T): T => {
-    enterHypercall(cpu);
-    const result = operation();
-    leaveHypercall(cpu);
-    return result;
+    try {
+      enterHypercall(cpu);
+      const result = operation();
+      leaveHypercall(cpu);
+      return result;
+    } catch (thrown) {
+      return failInside(cpu, thrown);
+    }
   };
   return {
     memory_size: () => Atomics.load(hostTable.memoryPages, cpu.slot),
