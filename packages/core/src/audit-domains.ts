@@ -1,7 +1,7 @@
 /**
  * The auditor's look at domains: everything in the rows that follows from something else is computed again.
  */
-import { DOM0_SLOT, DOMID_COUNT, DOMID_RETIRED } from "./domain-table.ts";
+import { dmaSlot, DOM0_SLOT, DOMID_COUNT, DOMID_RETIRED } from "./domain-table.ts";
 import type { DomainState } from "./domain-table.ts";
 import { HYPERVISOR_OWNER } from "./frame-table.ts";
 import { GATE_PAUSE, GATE_STOP } from "./gate.ts";
@@ -39,6 +39,8 @@ const auditNames = (hypervisor: Hypervisor): string[] => {
 const auditRows = (hypervisor: Hypervisor): string[] => {
   const findings: string[] = [];
   for (let slot = 0; slot < hypervisor.domains.slotCount; slot += 1) {
+    // An address space of the control domain's, and no domain.
+    if (slot === dmaSlot(hypervisor.domains)) continue;
     const state = hypervisor.domains.stateOf(slot);
     for (const problem of state === "free" ? freeRowProblems(hypervisor, slot) : rowProblems(hypervisor, slot, state)) {
       findings.push(`slot ${slot} (${state}): ${problem}`);

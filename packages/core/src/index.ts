@@ -18,7 +18,7 @@ export {
 export { enterGate, GATE_DOWN, GATE_IN, GATE_PAUSE, GATE_STOP, leaveGate, requestGate, withdrawGate } from "./gate.ts";
 
 // Domains.
-export { DOM0_SLOT, DOMAIN_STATES } from "./domain-table.ts";
+export { dmaSlot, DOM0_SLOT, DOMAIN_STATES } from "./domain-table.ts";
 export type { DomainState } from "./domain-table.ts";
 export { DOMAIN_EVENTS, nextState } from "./lifecycle.ts";
 export type { DomainEvent } from "./lifecycle.ts";
@@ -75,6 +75,9 @@ export { allocateFrames, freeFrameCount, freeFrames, layFreeFrames } from "./bud
 export { DirectMap, FRAME_BYTES } from "./direct-map.ts";
 export { GuestMemory, SCRATCH_BYTES } from "./guest-memory.ts";
 export {
+  isGuestWritable,
+  P2M_EXTENT_RO,
+  P2M_EXTENT_RW,
   P2M_FOREIGN,
   P2M_GRANT_RO,
   P2M_GRANT_RW,
@@ -83,12 +86,13 @@ export {
   P2M_RAM_RO,
   P2M_SECRET,
   P2M_SPECIAL,
+  P2M_ZERO,
   P2m,
   p2mMfn,
   p2mType,
 } from "./p2m.ts";
 export { attachSpace, detachSpace, hookRun, unhookRun } from "./address-space.ts";
-export { vmaTotal } from "./vma.ts";
+export { kernelMerges, vmaTotal } from "./vma.ts";
 export { assignPages, outstandingClaims, setClaim, unassignPages } from "./accounting.ts";
 export { addReference, getFrame, putFrame } from "./frame-reference.ts";
 export { depopulateRun, populateRun, relinquishMemory } from "./memory-populate.ts";

@@ -28,7 +28,7 @@ export class GuestThread {
     this.isFirst = boot.isFirst;
     this.#mailbox = new Int32Array(boot.mailbox);
     this.platform = new ThreadPlatform({
-      mmu: new LinuxMmu(boot.bankFds),
+      mmu: new LinuxMmu(boot.bankFds, boot.softBases),
       epochNs: boot.epochNs,
       ringDoorbell: () => this.report({ type: "doorbell" }),
       canPark: true,

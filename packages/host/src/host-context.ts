@@ -3,6 +3,7 @@
  */
 import type { Cpu, Hypervisor } from "@xenolith/core";
 import type { AddressSpacePool } from "./address-space-pool.ts";
+import type { Dom0Space } from "./dom0-space.ts";
 import type { HostTable } from "./host-table.ts";
 import type { Machine } from "./machine.ts";
 import type { VcpuPool } from "./vcpu-pool.ts";
@@ -16,6 +17,10 @@ export interface HostContext {
   readonly hostTable: HostTable;
   readonly pool: VcpuPool;
   readonly spaces: AddressSpacePool;
+  /** The control domain's own address space: memory that it shares, and what others share with it. */
+  readonly window: Dom0Space;
+  /** What its devices reach of others. */
+  readonly dmaView: Dom0Space;
   /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */
   readonly attend: () => void;
   /** Notes that our own code failed somewhere; `Host.audit` tells it. */

@@ -3,11 +3,12 @@
  */
 import { addonPath, platformRefusal, thisPlatform } from "@xenolith/sys";
 import { XenolithError } from "@xenolith/abi";
-import { Hypervisor, initialise } from "@xenolith/core";
+import { DOM0_SLOT, dmaSlot, Hypervisor, initialise } from "@xenolith/core";
 import { AddressSpacePool } from "./address-space-pool.ts";
 import { AttentionLoop } from "./attention-loop.ts";
 import type { Domain } from "./domain.ts";
 import { Dom0Events } from "./dom0-events.ts";
+import { createSoftSpace, Dom0Space } from "./dom0-space.ts";
 import type { HostContext } from "./host-context.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
@@ -41,11 +42,14 @@ export const openParts = (options: HostOptions): HostParts => {
   if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
   const warmCount = warmCountOf(options);
   const geometry = geometryOf(options);
+  const windowMemory = createSoftSpace();
+  const dmaMemory = createSoftSpace();
+  const softBases = [windowMemory.base, dmaMemory.base];
   const machine = new Machine(geometry);
   const epochNs = process.hrtime.bigint();
   const late = { ring: (): void => {}, recover: (): void => {} };
   const platform = new ThreadPlatform({
-    mmu: new LinuxMmu(machine.bankFds),
+    mmu: new LinuxMmu(machine.bankFds, softBases),
     epochNs,
     ringDoorbell: () => late.ring(),
     canPark: false,
@@ -66,7 +70,10 @@ export const openParts = (options: HostOptions): HostParts => {
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
-  const pool = new VcpuPool({ storage, hostTable, bankFds, bankBases, epochNs, addonPath: addonPath() }, warmCount);
+  const pool = new VcpuPool(
+    { storage, hostTable, bankFds, bankBases, softBases, epochNs, addonPath: addonPath() },
+    warmCount,
+  );
   late.recover = () => {
     for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
   };
@@ -77,6 +84,8 @@ export const openParts = (options: HostOptions): HostParts => {
     hostTable: new HostTable(hostTable, geometry),
     pool,
     spaces: new AddressSpacePool(),
+    window: new Dom0Space(hypervisor, DOM0_SLOT, windowMemory),
+    dmaView: new Dom0Space(hypervisor, dmaSlot(hypervisor.domains), dmaMemory),
     attend: attention.serve,
     noteFault,
   };

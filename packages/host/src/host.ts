@@ -10,6 +10,7 @@ import { Domain } from "./domain.ts";
 import { assembleDomain } from "./domain-assembly.ts";
 import { checkOptions, type DomainOptions } from "./domain-options.ts";
 import type { Dom0Events } from "./dom0-events.ts";
+import type { Dom0Space } from "./dom0-space.ts";
 import { type HostParts, openParts } from "./host-opening.ts";
 import type { HostOptions } from "./host-options.ts";
 import { listOffered, signaturesOf } from "./offered-functions.ts";
@@ -74,6 +75,16 @@ export class Host implements AsyncDisposable {
   /** The control domain's own calling side. */
   get dom0(): Cpu {
     return this.#parts.context.dom0;
+  }
+
+  /** The control domain's address space: memory of its own, and what others share with it. */
+  get window(): Dom0Space {
+    return this.#parts.context.window;
+  }
+
+  /** The DMA view: what the control domain's devices reach of others. */
+  get dmaView(): Dom0Space {
+    return this.#parts.context.dmaView;
   }
 
   /** The domain that has this number now. */
@@ -166,6 +177,8 @@ export class Host implements AsyncDisposable {
     timers.close();
     attention.close();
     this.#parts.events.end();
+    context.window.close();
+    context.dmaView.close();
     context.machine.close();
   }
 

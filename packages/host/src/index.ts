@@ -16,6 +16,7 @@ export type { GuestValue } from "./protocol.ts";
 export type { GuestOutput, StdioMode, StdioModes } from "./stdio.ts";
 export type { BootImage, ImageSource } from "./image.ts";
 export type { Dom0Events, EventHandler } from "./dom0-events.ts";
+export type { Dom0Space } from "./dom0-space.ts";
 export { InterruptSource } from "./interrupt-source.ts";
 export type { OfferedFunction, OfferedImports } from "./offered-functions.ts";
 export { readModule } from "./image.ts";

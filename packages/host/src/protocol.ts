@@ -16,6 +16,8 @@ export interface ThreadBoot {
   readonly hostTable: SharedArrayBuffer;
   readonly bankFds: readonly number[];
   readonly bankBases: readonly number[];
+  /** Bases of the control domain's address spaces, where nothing may fault (see mmu.ts). */
+  readonly softBases: readonly number[];
   readonly epochNs: bigint;
   /** Where the FFI's compiled part is (see sys's `useAddon`). */
   readonly addonPath: string | undefined;

@@ -6,7 +6,7 @@ import { ThreadPlatform } from "../src/platform.ts";
 
 const createPlatform = (whileWaiting?: () => void): ThreadPlatform =>
   new ThreadPlatform({
-    mmu: new LinuxMmu([]),
+    mmu: new LinuxMmu([], []),
     epochNs: process.hrtime.bigint(),
     ringDoorbell: () => {},
     canPark: false,

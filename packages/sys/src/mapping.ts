@@ -90,6 +90,28 @@ export const mapZeros = (address: number, lengthBytes: number): number => {
   return returned === -1 ? resultOf(-1) : 0;
 };
 
+/** Replaces a range by private memory that reads as zeros until it is written, and costs nothing until then. */
+export const mapScratch = (address: number, lengthBytes: number): number => {
+  assert(isRange(address, lengthBytes));
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  // SAFETY: the caller's range.
+  const returned = mmap()(address, lengthBytes, PROT_READ_WRITE, flags, -1, 0);
+  return returned === -1 ? resultOf(-1) : 0;
+};
+
+/**
+ * As {@link mapFrames}, for reading: a write does not fault, it gives this mapping a private copy of the page, and the
+ * file stays as it is.
+ */
+export const mapCopies = (address: number, lengthBytes: number, fd: number, offsetBytes: number): number => {
+  assert(isRange(address, lengthBytes));
+  assert(offsetBytes >= 0);
+  const flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED;
+  // SAFETY: the caller's range, and a sealed memfd, as in mapFrames.
+  const returned = mmap()(address, lengthBytes, PROT_READ_WRITE, flags, fd, offsetBytes);
+  return returned === -1 ? resultOf(-1) : 0;
+};
+
 /** Gives a range of addresses back to the kernel. Never for a range within a WebAssembly memory: V8 owns those. */
 export const unmap = (address: number, lengthBytes: number): number => {
   assert(isRange(address, lengthBytes));

@@ -1,0 +1,105 @@
+// The control domain's own address spaces: nothing in them faults, whatever is taken away from under a view.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { dmaSlot, depopulateRun, hookRun, P2M_EXTENT_RO, populateRun, unhookRun } from "@xenolith/core";
+import type { Host } from "../src/index.ts";
+import { GfnAllocator } from "../src/gfn-allocator.ts";
+import { assertClean, openHost } from "./support.ts";
+
+const populated = (host: Host, gfn: number, count: number): void => {
+  const outcome = { count: 0, blockedGfn: -1, error: 0 };
+  populateRun(host.hypervisor, 0, gfn, count, outcome);
+  assert.equal(outcome.count, count);
+};
+
+/** The frame at a gfn of dom0. */
+const frameAt = (host: Host, gfn: number): number => host.hypervisor.p2m.get(0, gfn) >>> 4;
+
+test("first fit: runs have a spare gfn behind them, and what comes back is used again", () => {
+  const gfns = new GfnAllocator(1, 20);
+  assert.deepEqual([gfns.take(4), gfns.take(4), gfns.take(4)], [1, 6, 11]);
+  assert.equal(gfns.take(4), -1);
+  assert.equal(gfns.take(3), 16);
+  gfns.give(6, 4);
+  assert.equal(gfns.take(1), 6);
+  gfns.give(1, 4);
+  gfns.give(11, 4);
+  gfns.give(6, 1);
+  gfns.give(16, 3);
+  assert.equal(gfns.take(18), 1);
+});
+
+test("a view of dom0's own memory shows the machine's frames", async () => {
+  await using host = await openHost();
+  const { window } = host;
+  const gfn = window.take(4);
+  populated(host, gfn, 4);
+  const view = window.bytes(gfn, 4 * 4096);
+  view.fill(7);
+  const { hypervisor } = host;
+  assert.equal(hypervisor.directMap.bytes(frameAt(host, gfn + 2) * 4096, 1)[0], 7);
+  assertClean(host);
+  assert.equal(depopulateRun(hypervisor, 0, gfn, 4), 4);
+  window.give(gfn, 4);
+  assertClean(host);
+});
+
+test("a view of memory that was taken away reads zeros, and what it writes nobody else sees", async () => {
+  await using host = await openHost();
+  const { window } = host;
+  const gfn = window.take(3);
+  populated(host, gfn, 3);
+  const stale = window.bytes(gfn, 3 * 4096).fill(9);
+  assert.equal(depopulateRun(host.hypervisor, 0, gfn + 1, 1), 1);
+  assert.deepEqual([stale[0], stale[4096], stale[8192]], [9, 0, 9]);
+  stale[4096] = 5;
+  assert.equal(stale[4096], 5);
+  assertClean(host);
+  // The next owner of the addresses gets zeroed memory, and the stale view shows just that.
+  populated(host, gfn + 1, 1);
+  assert.equal(stale[4096], 0);
+  assertClean(host);
+  depopulateRun(host.hypervisor, 0, gfn, 3);
+  window.give(gfn, 3);
+  assertClean(host);
+});
+
+test("a write to what is there for reading changes nothing but the writer's view, and does not fault", async () => {
+  await using host = await openHost();
+  const { dmaView, window } = host;
+  const { hypervisor } = host;
+  const slot = dmaSlot(hypervisor.domains);
+  const own = window.take(2);
+  populated(host, own, 2);
+  window.bytes(own, 8192).fill(3);
+  const gfn = dmaView.take(2);
+  const lock = hypervisor.locks.id("p2m", slot);
+  hypervisor.locks.acquire(lock);
+  assert.equal(hookRun(hypervisor, slot, gfn, frameAt(host, own), 2, P2M_EXTENT_RO), 0);
+  hypervisor.locks.release(lock);
+  const view = dmaView.bytes(gfn, 8192);
+  window.bytes(own, 1)[0] = 4;
+  assert.deepEqual([view[0], view[4096]], [4, 3]);
+  view[0] = 99;
+  assert.equal(window.bytes(own, 1)[0], 4);
+  assertClean(host);
+  hypervisor.locks.acquire(lock);
+  assert.equal(unhookRun(hypervisor, slot, gfn, 2), 0);
+  hypervisor.locks.release(lock);
+  assert.equal(view[4096], 0);
+  dmaView.give(gfn, 2);
+  depopulateRun(hypervisor, 0, own, 2);
+  assertClean(host);
+});
+
+test("views outlive the host", async () => {
+  const host = await openHost();
+  const { window } = host;
+  const gfn = window.take(1);
+  populated(host, gfn, 1);
+  const view = window.bytes(gfn, 4096).fill(1);
+  await host.close();
+  assert.equal(view[0], 0);
+  view[0] = 2;
+  assert.equal(view[0], 2);
+});
