@@ -42,6 +42,8 @@ export const PIN_FULL_MASK = 0x8080_8080;
 export const GRANT_MODE_PLAIN = 0;
 /** The entry was pinned as revokable: by map_revokable or by a copy. */
 export const GRANT_MODE_REVOKABLE = 1;
+/** Besides: its mappings are being taken back, and no new ones are made meanwhile. */
+export const GRANT_MODE_REVOKING = 2;
 
 /** The hypervisor's half of every grant table. */
 export class GrantTable {
