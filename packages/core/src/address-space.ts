@@ -9,6 +9,7 @@
 import { ENOSPC } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { awaitReaders } from "./gate.ts";
+import { ZERO_FRAME } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
   isGuestWritable,
@@ -25,17 +26,22 @@ import {
 } from "./p2m.ts";
 import { chargeVmas, merges, vmaDelta } from "./vma.ts";
 
+/** From the p2m entry of a frame to that of the next one. */
+const ENTRY_STEP = 1 << 4;
 /** Types whose frame has one gfn at a time, kept in the frame table. */
 const HOME_TYPES = (1 << P2M_RAM) | (1 << P2M_RAM_RO) | (1 << P2M_SPECIAL);
 /** Types that count as writable mappings of another domain's frame. */
 const BORROWED_WRITABLE_TYPES = (1 << P2M_GRANT_RW) | (1 << P2M_FOREIGN) | (1 << P2M_REVOKABLE_RW);
 
-/** A run of frames and where it is to stand. */
-interface HookedRun {
+/** What is to stand where. */
+interface Placement {
   readonly gfn: number;
+  /** First frame; of no meaning for holes and zeros. */
   readonly mfn: number;
   readonly count: number;
   readonly type: number;
+  /** It may use the reserve of mappings. */
+  readonly urgent: boolean;
 }
 
 /**
@@ -50,7 +56,7 @@ export const hookRun = (
   mfn: number,
   count: number,
   type: number,
-): number => hook(hypervisor, slot, { gfn, mfn, count, type }, false);
+): number => place(hypervisor, slot, { gfn, mfn, count, type, urgent: false }, false);
 
 /** As `hookRun`, to put back what an operation that failed had taken away: may use the reserve of mappings. */
 export const rehookRun = (
@@ -60,30 +66,26 @@ export const rehookRun = (
   mfn: number,
   count: number,
   type: number,
-): number => hook(hypervisor, slot, { gfn, mfn, count, type }, true);
+): number => place(hypervisor, slot, { gfn, mfn, count, type, urgent: true }, false);
 
 /**
  * Makes `count` gfns from `gfn` holes; the caller takes care of the frames that stood there. `urgent` may use the
  * reserve of mappings: for what must not fail because a guest spent its budget. Under the slot's p2m lock. 0, -ENOSPC,
  * or the page table's errno; then nothing has changed.
  */
-export const unhookRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number => {
-  const { domains, locks, p2m, platform } = hypervisor;
-  assert(locks.holds(locks.id("p2m", slot)));
-  assert(p2m.contains(gfn, count));
-  const delta = vmaDelta(hypervisor, slot, { gfn, count, first: P2M_HOLE, last: P2M_HOLE });
-  if (!chargeVmas(hypervisor, slot, delta, urgent)) return -ENOSPC;
-  const base = domains.spaceBase[slot]!;
-  const result = base === 0 ? 0 : platform.mmu.unmap(base, gfn, count);
-  if (result !== 0) {
-    chargeVmas(hypervisor, slot, -delta, true);
-    return result;
-  }
-  forgetRun(hypervisor, slot, gfn, count);
-  p2m.entries.fill(P2M_HOLE, p2m.at(slot, gfn), p2m.at(slot, gfn) + count);
-  awaitReadersOf(hypervisor, slot);
-  return 0;
-};
+export const unhookRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number =>
+  place(hypervisor, slot, { gfn, mfn: 0, count, type: P2M_HOLE, urgent }, false);
+
+/** Makes `count` gfns from `gfn` read as zeros and be nobody's to write; otherwise as `unhookRun`. */
+export const zeroRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number =>
+  place(hypervisor, slot, { gfn, mfn: ZERO_FRAME, count, type: P2M_ZERO, urgent }, false);
+
+/**
+ * As `hookRun`, `unhookRun` (type P2M_HOLE) or `zeroRun` (P2M_ZERO) by its type, for a range that is known to be one run
+ * of holes, of zeros, or of one extent: takes no time for looking at each entry. Under the slot's p2m lock.
+ */
+export const switchRun = (hypervisor: Hypervisor, slot: number, placement: Placement): number =>
+  place(hypervisor, slot, placement, true);
 
 /**
  * Gives the domain in `slot` an address space: gfn 0 is at host address `base`, and all of it is inaccessible so far.
@@ -117,22 +119,24 @@ export const detachSpace = (hypervisor: Hypervisor, slot: number): number => {
   return result;
 };
 
-const hook = (hypervisor: Hypervisor, slot: number, run: HookedRun, urgent: boolean): number => {
-  const { domains, locks, p2m, platform } = hypervisor;
-  const { gfn, mfn, count, type } = run;
+/** `isOneRun`: nothing that stands there is in the frame table, or a mapping of its own (see `switchRun`). */
+const place = (hypervisor: Hypervisor, slot: number, placement: Placement, isOneRun: boolean): number => {
+  const { domains, locks, p2m } = hypervisor;
+  const { gfn, mfn, count, type, urgent } = placement;
   assert(locks.holds(locks.id("p2m", slot)));
   assert(p2m.contains(gfn, count));
-  const first = p2mEntry(mfn, type);
-  const delta = vmaDelta(hypervisor, slot, { gfn, count, first, last: p2mEntry(mfn + count - 1, type) });
+  const first = type === P2M_HOLE ? P2M_HOLE : p2mEntry(mfn, type);
+  const last = type === P2M_HOLE || type === P2M_ZERO ? first : p2mEntry(mfn + count - 1, type);
+  const isOne = isOneRun || gfn >= domains.gfnEnd[slot]!;
+  const delta = vmaDelta(hypervisor, slot, { gfn, count, first, last }, isOne);
   if (!chargeVmas(hypervisor, slot, delta, urgent)) return -ENOSPC;
-  const base = domains.spaceBase[slot]!;
-  const result = base === 0 ? 0 : platform.mmu.map(base, gfn, mfn, count, isGuestWritable(first));
+  const result = changePages(hypervisor, slot, placement, first);
   if (result !== 0) {
     chargeVmas(hypervisor, slot, -delta, true);
     return result;
   }
-  const isDisplacing = forgetRun(hypervisor, slot, gfn, count);
-  recordRun(hypervisor, slot, run);
+  const isDisplacing = isOne ? p2m.get(slot, gfn) !== P2M_HOLE : forgetRun(hypervisor, slot, gfn, count);
+  recordRun(hypervisor, slot, placement, first);
   if (isDisplacing) awaitReadersOf(hypervisor, slot);
   return 0;
 };
@@ -140,6 +144,17 @@ const hook = (hypervisor: Hypervisor, slot: number, run: HookedRun, urgent: bool
 /** No vCPU of the domain reads a frame any more whose entry was changed before. */
 const awaitReadersOf = ({ domains, vcpus, platform }: Hypervisor, slot: number): void => {
   awaitReaders(vcpus.gate, vcpus.index(slot, 0), domains.vcpuCount[slot]!, platform);
+};
+
+/** Changes the page table, if there is one. */
+const changePages = (hypervisor: Hypervisor, slot: number, placement: Placement, first: number): number => {
+  const { mmu } = hypervisor.platform;
+  const { gfn, mfn, count, type } = placement;
+  const base = hypervisor.domains.spaceBase[slot]!;
+  if (base === 0) return 0;
+  if (type === P2M_HOLE) return mmu.unmap(base, gfn, count);
+  if (type === P2M_ZERO) return mmu.zero(base, gfn, count);
+  return mmu.map(base, gfn, mfn, count, isGuestWritable(first));
 };
 
 /** Maps every run of the p2m. On failure makes all of it inaccessible again. */
@@ -194,16 +209,27 @@ const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: num
   return found;
 };
 
-const recordRun = (hypervisor: Hypervisor, slot: number, run: HookedRun): void => {
+const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, first: number): void => {
   const { domains, frames, p2m } = hypervisor;
-  const { gfn, mfn, count, type } = run;
+  const { gfn, mfn, count, type } = placement;
   const { entries } = p2m;
   const at = p2m.at(slot, gfn);
-  const isHome = ((HOME_TYPES >>> type) & 1) !== 0;
-  for (let index = 0; index < count; index += 1) entries[at + index] = p2mEntry(mfn + index, type);
-  for (let index = 0; isHome && index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
+  if (type === P2M_HOLE || type === P2M_ZERO) entries.fill(first, at, at + count);
+  else countUp(entries, at, count, first);
+  if (((HOME_TYPES >>> type) & 1) !== 0) {
+    for (let index = 0; index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
+  }
   if (((BORROWED_WRITABLE_TYPES >>> type) & 1) !== 0) {
     for (let index = 0; index < count; index += 1) Atomics.add(frames.writable, mfn + index, 1);
   }
-  if (gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;
+  if (type !== P2M_HOLE && gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;
+};
+
+/** Entries of consecutive frames, `first` and those that follow it. */
+const countUp = (entries: Uint32Array, at: number, count: number, first: number): void => {
+  let entry = first | 0;
+  for (let index = at; index < at + count; index += 1) {
+    entries[index] = entry;
+    entry = (entry + ENTRY_STEP) | 0;
+  }
 };

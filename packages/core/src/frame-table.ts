@@ -23,6 +23,11 @@ import { MemoryMapTable } from "./memory-map-table.ts";
 
 /** Owner of frames that belong to no domain: shared_info, later grant tables. */
 export const HYPERVISOR_OWNER = 0xffff_ffff;
+/**
+ * The frame that p2m entries of type P2M_ZERO name: the first one, which is withheld at boot, belongs to the hypervisor
+ * and is never written. Guests do not see it but the kernel's page of zeros; the hypervisor reads it for them.
+ */
+export const ZERO_FRAME = 0;
 /** Most references that one frame can have. */
 export const FRAME_REFS_MAX = 0x7fff_ffff;
 

@@ -68,17 +68,25 @@ export const countBoundaries = (hypervisor: Hypervisor, slot: number, first: num
   return count;
 };
 
-/** How many mappings more there are when `count` gfns from `gfn` become one run, `first` ... `last` (or all holes: 0). */
+/**
+ * How many mappings more there are when `count` gfns from `gfn` become one run, `first` ... `last` (or all holes: 0).
+ * `isOneRun`: they are one run now, which saves looking at each of them.
+ */
 export const vmaDelta = (
   hypervisor: Hypervisor,
   slot: number,
   range: { readonly gfn: number; readonly count: number; readonly first: number; readonly last: number },
+  isOneRun = false,
 ): number => {
   const { p2m } = hypervisor;
-  const end = range.gfn + range.count;
-  const before = countBoundaries(hypervisor, slot, range.gfn, end);
-  const left = range.gfn > 0 && !merges(hypervisor, p2m.get(slot, range.gfn - 1), range.first);
-  const right = end < p2m.gfnCount && !merges(hypervisor, range.last, p2m.get(slot, end));
+  const { gfn, count, first, last } = range;
+  const end = gfn + count;
+  const left = gfn > 0 && !merges(hypervisor, p2m.get(slot, gfn - 1), first);
+  const right = end < p2m.gfnCount && !merges(hypervisor, last, p2m.get(slot, end));
+  const before = isOneRun
+    ? countBoundaries(hypervisor, slot, gfn, gfn) +
+      (end < p2m.gfnCount ? countBoundaries(hypervisor, slot, end, end) : 0)
+    : countBoundaries(hypervisor, slot, gfn, end);
   return Number(left) + Number(right) - before;
 };
 
