@@ -21,6 +21,11 @@ const USAGE = `usage: xencc [--wasi] [-o OUT.wasm] [clang options] FILE.c...
   -o OUT   where the module goes (default: a.wasm)
 `;
 
+/** Files of the guest library that a WASI program goes without: it has libc, no start_info, and no atomics. */
+const XEN_STYLE_ONLY = new Set(
+  "start events memory-functions grants gntalloc xenstore xenstore-ring xenbus vchan vchan-ring".split(" ").map((name) => `${name}.c`),
+);
+
 /** Every file below `directory` as a nested object, the shape in which the compiler takes its file system. */
 const readTree = (directory) =>
   Object.fromEntries(
@@ -50,7 +55,7 @@ const parse = (words) => {
  */
 export const compileGuest = async (sources, { wasi = false, library = true, flags = [] } = {}) => {
   const linked = readdirSync(join(GUEST_DIRECTORY, "lib"))
-    .filter((name) => name.endsWith(".c") && !(wasi && ["start.c", "memory-functions.c", "events.c"].includes(name)))
+    .filter((name) => name.endsWith(".c") && !(wasi && XEN_STYLE_ONLY.has(name)))
     .map((name) => `guest/lib/${name}`);
   const target = wasi
     ? ["--target=wasm32-wasip1"]

@@ -75,15 +75,33 @@ static const char *put_conversion(struct line *line, const char *format, va_list
   return format + 1;
 }
 
+static void put_format(struct line *line, const char *format, va_list *arguments) {
+  line->length = 0;
+  while (*format != 0) {
+    if (*format == '%') format = put_conversion(line, format + 1, arguments);
+    else put(line, *format++);
+  }
+}
+
 int xen_printk(const char *format, ...) {
   struct line line;
   va_list arguments;
-  line.length = 0;
   va_start(arguments, format);
-  while (*format != 0) {
-    if (*format == '%') format = put_conversion(&line, format + 1, &arguments);
-    else put(&line, *format++);
-  }
+  put_format(&line, format, &arguments);
   va_end(arguments);
   return xen_console_write(line.bytes, line.length);
+}
+
+int xen_snprintf(char *to, size_t size, const char *format, ...) {
+  struct line line;
+  va_list arguments;
+  va_start(arguments, format);
+  put_format(&line, format, &arguments);
+  va_end(arguments);
+  size_t copied = line.length < size ? line.length : size - 1;
+  if (size > 0) {
+    __builtin_memcpy(to, line.bytes, copied);
+    to[copied] = 0;
+  }
+  return (int)line.length;
 }

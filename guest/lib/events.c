@@ -100,6 +100,30 @@ unsigned int xen_event_dispatch(void) {
   return served;
 }
 
+_Bool xen_upcalls_off(void) {
+  _Bool on = vcpu()->evtchn_upcall_mask == 0;
+  vcpu()->evtchn_upcall_mask = 1;
+  return on;
+}
+
+void xen_upcalls_restore(_Bool on) {
+  if (!on) return;
+  vcpu()->evtchn_upcall_mask = 0;
+  if (vcpu()->evtchn_upcall_pending) xen_event_dispatch();
+}
+
+int xen_event_wait(evtchn_port_t port, uint64_t deadline_ns) {
+  struct sched_poll poll = {.nr_ports = 1, .timeout = deadline_ns};
+  set_xen_guest_handle(poll.ports, &port);
+  int status = HYPERVISOR_sched_op(SCHEDOP_poll, &poll);
+  _Bool upcalls = vcpu()->evtchn_upcall_mask == 0;
+  if (upcalls) xen_event_dispatch();
+  /* With upcalls on, the bit of a port with a handler is the handler's. */
+  if (port < PORT_COUNT && !(upcalls && handlers[port].handler != NULL))
+    take_bits(&shared()->evtchn_pending[port / WORD_BITS], 1ul << port % WORD_BITS);
+  return status;
+}
+
 __attribute__((export_name("xen_upcall"))) void xen_upcall(void) { xen_event_dispatch(); }
 
 void xen_event_loop_stop(void) { stop_requested = 1; }

@@ -24,6 +24,8 @@ XENOLITH_IMPORT("vcpu_op") int HYPERVISOR_vcpu_op(unsigned int cmd, unsigned int
 XENOLITH_IMPORT("sched_op") int HYPERVISOR_sched_op(unsigned int cmd, void *arg);
 /* EVTCHNOP_* */
 XENOLITH_IMPORT("event_channel_op") int HYPERVISOR_event_channel_op(unsigned int cmd, void *arg);
+/* GNTTABOP_*: a list of `count` structs. 0 although entries failed: each has its status. */
+XENOLITH_IMPORT("grant_table_op") int HYPERVISOR_grant_table_op(unsigned int cmd, void *args, unsigned int count);
 /* PHYSDEVOP_* */
 XENOLITH_IMPORT("physdev_op") int HYPERVISOR_physdev_op(unsigned int cmd, void *arg);
 /* HVMOP_* */
