@@ -13,6 +13,9 @@ export interface CrashReport {
   readonly internal: boolean;
 }
 
+/** Thrown by our code for what the guest did wrong; the message is the reason. */
+export class GuestFault extends Error {}
+
 const WASM_FRAME =
   /^\s*at (?:(?<name>.*) \()?wasm:\/\/wasm\/[^\s)]*:wasm-function\[(?<index>\d+)\]:(?<address>0x[0-9a-f]+)\)?$/;
 /** Functions that the loader appended have names with this prefix; the frame of their caller says more. */
@@ -38,6 +41,7 @@ export const describeCrash = (thrown: unknown): CrashReport => {
 const describe = (thrown: unknown): CrashReport => {
   const where = thrown instanceof Error ? guestFrame(thrown.stack ?? "") : "";
   if (thrown instanceof WebAssembly.RuntimeError) return { reason: thrown.message, where, internal: false };
+  if (thrown instanceof GuestFault) return { reason: thrown.message, where, internal: false };
   // V8's stack limit, in the guest or in a host function that it called with too little stack left.
   if (thrown instanceof RangeError && /call stack/.test(thrown.message)) {
     return { reason: "stack overflow", where, internal: false };

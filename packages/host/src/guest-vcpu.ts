@@ -16,7 +16,7 @@ import {
   shutdownDomain,
 } from "@xenolith/core";
 import { bindServices, START_EXPORT } from "@xenolith/loader";
-import { describeCrash } from "./crash-report.ts";
+import { describeCrash, GuestFault } from "./crash-report.ts";
 import { createImports } from "./guest-imports.ts";
 import type { GuestThread } from "./guest-thread.ts";
 import type { AnswerCommand, CallCommand, GuestValue, StartCommand, VcpuEntry } from "./protocol.ts";
@@ -129,11 +129,21 @@ export class GuestVcpu {
    * that VCPUOP_initialise named. Its shadow stack is its own, if the guest said which.
    */
   #enterVcpu({ argument, stack, entry }: Extract<VcpuEntry, { kind: "vcpu" }>): void {
-    const pointer = this.#exports["__stack_pointer"];
-    if (stack !== 0 && pointer instanceof WebAssembly.Global) pointer.value = stack | 0;
+    if (stack !== 0) this.#setStackPointer(stack);
     const start = this.#functionNamed("xen_vcpu_start");
     if (start !== undefined) start(this.cpu.vcpu, argument | 0);
     else this.#functionAt(entry)?.(argument | 0);
+  }
+
+  /** Gives the guest's shadow stack to this vCPU's instance, if the guest exports where it is. */
+  #setStackPointer(stack: number): void {
+    const pointer = this.#exports["__stack_pointer"];
+    if (!(pointer instanceof WebAssembly.Global)) return;
+    try {
+      pointer.value = stack | 0;
+    } catch (cause) {
+      throw new GuestFault("__stack_pointer is no global of type (mut i32)", { cause });
+    }
   }
 
   /** The function at `index` of the guest's first table. */

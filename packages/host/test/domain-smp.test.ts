@@ -154,3 +154,26 @@ test("a wait ends when its time is over", async () => {
   await domain.exited;
   assert.deepEqual([...new Int32Array(domain.read(4, 8).buffer)], [2, 1]);
 });
+
+for (const [type, expected] of [
+  ["(mut i64) (i64.const 1)", "__stack_pointer is no global of type (mut i32)"],
+  ["i32 (i32.const 1)", "__stack_pointer is no global of type (mut i32)"],
+  ["(mut i32) (i32.const 1)", "exit"],
+] as const) {
+  test(`a further vCPU of a guest whose __stack_pointer is ${type}: ${expected}`, async () => {
+    const image = guest(`(module
+      (import "xen" "vcpu_op" (func $vcpu_op (param i32 i32 i32) (result i32)))
+      (memory (export "memory") 1 1 shared)
+      (global (export "__stack_pointer") ${type})
+      (func (export "xen_vcpu_start") (param i32 i32) (i32.atomic.store (i32.const 0) (i32.const 1)))
+      (func (export "xen_start") (param i32)
+        (i32.store (i32.const 88) (i32.const 4096))
+        (if (call $vcpu_op (i32.const 0) (i32.const 1) (i32.const 64)) (then unreachable))
+        (if (call $vcpu_op (i32.const 1) (i32.const 1) (i32.const 0)) (then unreachable))
+        (loop $until (br_if $until (i32.eqz (i32.atomic.load (i32.const 0)))))))`);
+    await using domain = await run(host, image, { vcpus: 2 });
+    assert.equal((await domain.exited).reason, expected);
+    await domain.destroy();
+    assertClean(host);
+  });
+}
