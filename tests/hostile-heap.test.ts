@@ -3,6 +3,7 @@
  * a full heap grow by is fatal to the process, not to the thread. If one of these succeeds, this test file dies with it.
  */
 import assert from "node:assert/strict";
+import { readdirSync, statSync } from "node:fs";
 import { after, describe, it } from "node:test";
 
 import { assemble, assertClean, openHost, run, wordAt } from "./advisory-guests.ts";
@@ -100,6 +101,50 @@ describe("the heap of a vCPU's thread", () => {
       assert.ok(results.some((result) => result === (wordAt(domain, 4) | 0)));
       assertClean(host);
     }
+  });
+
+  it("is not so full while a file is opened that the thread could end before the file is known", async () => {
+    const types = Array.from({ length: 900 }, () => "i64").join(" ");
+    const values = Array.from({ length: 900 }, () => "(i64.const 0x123456789abcdef)").join(" ");
+    // At the bottom: the directory itself is opened and closed again, ten thousand times.
+    const image = await host.loadImage(
+      assemble(`(module
+        (import "wasi_snapshot_preview1" "path_open"
+          (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+        (memory (export "memory") 2) (tag $t (param ${types})) (data (i32.const 512) ".")
+        (func $throw (throw $t ${values}))
+        (func $fill (param i32) (local $turn i32)
+          (if (i32.eqz (local.get 0)) (then
+            (loop $again
+              (i32.store (i32.const 4) (call $open (i32.const 3) (i32.const 0) (i32.const 512) (i32.const 1)
+                (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 8)))
+              (if (i32.eqz (i32.load (i32.const 4))) (then (drop (call $close (i32.load (i32.const 8))))))
+              (local.set $turn (i32.add (local.get $turn) (i32.const 1)))
+              (br_if $again (i32.lt_u (local.get $turn) (i32.const 10000))))
+            (return)))
+          (try $held (do (call $throw)) (catch_all (call $fill (i32.sub (local.get 0) (i32.const 1))) (rethrow $held))))
+        (func (export "_start") (call $fill (i32.load (i32.const 0)))))`),
+    );
+    const directories = [{ host: import.meta.dirname, guest: "/" }];
+    const ENOMEM = 48;
+    for (const [depth, results] of [
+      [10, [0]],
+      [7900, [0, ENOMEM]],
+    ] as const) {
+      await using domain = await host.createDomain({ image, directories });
+      domain.write(0, new Uint8Array(Uint32Array.of(depth).buffer));
+      await domain.start();
+      assert.equal((await domain.exited).reason, "uncaught exception");
+      assert.ok(results.some((result) => result === wordAt(domain, 4)));
+      assertClean(host);
+    }
+    const directory = statSync(import.meta.dirname);
+    const left = readdirSync("/proc/self/fd").filter((fd) => {
+      const status = statSync(`/proc/self/fd/${fd}`, { throwIfNoEntry: false });
+      return status?.ino === directory.ino && status.dev === directory.dev;
+    });
+    assert.deepEqual(left, []);
   });
 
   it("refuses a module whose tables are larger", async () => {

@@ -2,13 +2,21 @@
  * What a guest can import: the namespaces, without prototypes, so that a name that is not offered is not found; and the
  * same as a table, for the loader to check images against.
  */
-import { hypercalls } from "@xenolith/abi";
+import { ENOMEM, hypercalls } from "@xenolith/abi";
 import { type Cpu, enterHypercall, failInside, leaveHypercall } from "@xenolith/core";
 import { type FunctionImport, MEMORY_IMPORT } from "@xenolith/loader";
+import { heapHasRoom } from "./heap-guard.ts";
 import { createHypercallImports, type GuestFunction } from "./hypercall-imports.ts";
 import type { GuestValue } from "./protocol.ts";
 import type { Upcall } from "./upcall.ts";
-import { createWasi, WASI_MODULES, type WasiContext, type WasiModule, wasiSignatures } from "./wasi/index.ts";
+import {
+  createWasi,
+  WASI_MODULES,
+  type WasiContext,
+  wasiErrno,
+  type WasiModule,
+  wasiSignatures,
+} from "./wasi/index.ts";
 
 /** Namespace of the hypercalls and of the memory. */
 export const HYPERCALL_NAMESPACE = "xen";
@@ -16,6 +24,10 @@ export const HYPERCALL_NAMESPACE = "xen";
 export const THREAD_NAMESPACE = "wasi";
 /** Its one function. */
 export const THREAD_SPAWN = "thread-spawn";
+
+/** The WASI function that opens files. */
+const OPENING = "path_open";
+const NO_MEMORY = wasiErrno(-ENOMEM);
 
 /** Every function that a guest may import, with its signature. */
 export const guestInterface: readonly FunctionImport[] = [
@@ -80,7 +92,9 @@ const wasiNamespace = (parts: ImportParts, module: WasiModule): WebAssembly.Modu
     // WASI functions take numbers and bigints as Wasm passes them and return an error number.
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion
     const inner = functions[name] as GuestFunction;
-    namespace[name] = inGate(parts.cpu, parts.upcall, params.length, inner);
+    const door = inGate(parts.cpu, parts.upcall, params.length, inner);
+    // A thread that ends between opening a file and entering it in the table would leave it open for ever.
+    namespace[name] = name === OPENING ? (...values: number[]) => (heapHasRoom() ? door(...values) : NO_MEMORY) : door;
   }
   return Object.freeze(namespace);
 };
