@@ -37,6 +37,11 @@ function encodeList(id: number, count: number, original: Parts, added: Parts): U
   return encodeSection(id, [Uint8Array.from(unsigned(total)), ...original, ...added]);
 }
 
+/** Not `push(...more)`: a list may be as long as a module's, and arguments stand on the stack. */
+function append(parts: Uint8Array[], more: Parts): void {
+  for (const part of more) parts.push(part);
+}
+
 /** Sections that are gone from an image, or stand after the code and are not handled here. */
 const omitted: ReadonlySet<number> = new Set([SectionId.memory, SectionId.start, SectionId.dataCount, SectionId.data]);
 
@@ -53,14 +58,14 @@ export function encodePrefix(
   const missing = [...listEncoders.keys()].filter((id) => appended.shape.section(id) === undefined);
   const flush = (rankLimit: number): void => {
     while (missing.length > 0 && sectionOrder.indexOf(missing[0]!) < rankLimit)
-      parts.push(...encodeMissing(missing.shift()!, appended));
+      append(parts, encodeMissing(missing.shift()!, appended));
   };
   for (const section of before) {
     if (section.id !== SectionId.custom) flush(sectionOrder.indexOf(section.id));
     if (section.id === SectionId.custom) {
-      parts.push(...encodeCustom(section));
+      append(parts, encodeCustom(section));
     } else if (!omitted.has(section.id)) {
-      parts.push(...encodeKnown(section, appended));
+      append(parts, encodeKnown(section, appended));
     }
   }
   flush(Infinity);

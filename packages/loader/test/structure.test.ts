@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -281,3 +282,17 @@ function hasExtendedConst(): boolean {
 function canTailCall(): boolean {
   return WebAssembly.validate(assembleWat(`(module (func $f (return_call $f)))`));
 }
+
+it("as many globals as a module may have are exported, on half a stack", () => {
+  const script = `
+    import { rewriteModule } from ${JSON.stringify(new URL("../src/index.js", import.meta.url).href)};
+    const unsigned = (value) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]);
+    const count = 100_000;
+    const globals = Buffer.concat([Buffer.from(unsigned(count)), Buffer.alloc(5 * count, "7f0141000b", "hex")]);
+    const header = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 6, ...unsigned(globals.length)];
+    const { module } = rewriteModule(Buffer.concat([Buffer.from(header), globals]));
+    console.log(WebAssembly.Module.exports(new WebAssembly.Module(module)).length);
+  `;
+  const words = ["--stack-size=500", "--input-type=module", "-e", script];
+  assert.equal(execFileSync(process.execPath, words, { encoding: "utf8" }), "100000\n");
+});
