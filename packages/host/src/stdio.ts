@@ -23,7 +23,12 @@ export interface StdioConfiguration {
   readonly modes: readonly [StdioMode, StdioMode, StdioMode];
   /** Three rings, one after the other, if any stream is piped. */
   readonly rings: SharedArrayBuffer | undefined;
+  /** Word that holds the tag of the thread that looks at the process's own input and takes from it, or 0. */
+  readonly inputLock: SharedArrayBuffer;
 }
+
+/** One for all domains: they share the process's standard input. */
+const inputLock = new SharedArrayBuffer(4);
 
 /** A guest's output as it comes. Iterating takes the bytes; they are kept for one reader only. */
 export interface GuestOutput extends AsyncIterable<Uint8Array> {
@@ -42,7 +47,7 @@ export const stdioConfiguration = (modes: StdioModes): StdioConfiguration => {
     }
   }
   const piped = chosen.includes("pipe");
-  return { modes: chosen, rings: piped ? new SharedArrayBuffer(3 * RING_FOOTPRINT_BYTES) : undefined };
+  return { modes: chosen, rings: piped ? new SharedArrayBuffer(3 * RING_FOOTPRINT_BYTES) : undefined, inputLock };
 };
 
 /** What a stream is to the guest, as a WASI `Filetype`. */
@@ -94,6 +99,7 @@ export class DomainStdio {
   /** A vCPU thread ended in the middle of something. */
   recover(tag: number): void {
     for (let stream = 0; stream < 3; stream += 1) ringOf(this.configuration, stream)?.recover(tag);
+    Atomics.compareExchange(new Int32Array(this.configuration.inputLock), 0, tag, 0);
   }
 }
 

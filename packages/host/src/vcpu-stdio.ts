@@ -29,7 +29,7 @@ export const createVcpuStdio = (
 ): WasiStdio => {
   const streams = configuration.modes.map((mode, fd): Stream => {
     const ring = ringOf(configuration, fd);
-    if (mode === "inherit") return new InheritedStream(fd, thread.sleep);
+    if (mode === "inherit") return new InheritedStream(fd, configuration.inputLock, thread);
     return ring === undefined ? ignoredStream(fd) : new PipedStream(fd, ring, thread);
   });
   return {
@@ -113,12 +113,16 @@ class PipedStream implements Stream {
 class InheritedStream implements Stream {
   readonly #fd: number;
   readonly #sleep: VcpuSleep;
+  readonly #tag: number;
+  readonly #inputLock: Int32Array;
   readonly #poll = new PollSet(1);
   readonly #bounce = new NativeBuffer(BOUNCE_BYTES);
 
-  constructor(fd: number, sleep: VcpuSleep) {
+  constructor(fd: number, inputLock: SharedArrayBuffer, { tag, sleep }: { tag: number; sleep: VcpuSleep }) {
     this.#fd = fd;
     this.#sleep = sleep;
+    this.#tag = tag;
+    this.#inputLock = new Int32Array(inputLock);
   }
 
   read(target: Uint8Array, wait: boolean): number {
@@ -127,11 +131,23 @@ class InheritedStream implements Stream {
     if (lengthBytes === 0) return 0;
     for (;;) {
       const isReady = this.#await(Readiness.READABLE, wait);
-      const count = isReady ? read(this.#fd, { address: this.#bounce.address, lengthBytes }) : -EAGAIN;
+      const count = isReady ? this.#take(lengthBytes) : -EAGAIN;
       if (count === -EAGAIN && wait) continue;
       if (count > 0) target.set(this.#bounce.bytes.subarray(0, count));
       return count;
     }
+  }
+
+  /**
+   * Reads what is there, -EAGAIN when there is nothing. Another vCPU that waits for the same input may take it between
+   * looking and reading, and a thread that waits in the kernel cannot be stopped; so one at a time does both.
+   */
+  #take(lengthBytes: number): number {
+    if (Atomics.compareExchange(this.#inputLock, 0, 0, this.#tag) !== 0) return -EAGAIN;
+    const isThere = this.#happened(Readiness.READABLE, 0) !== 0;
+    const count = isThere ? read(this.#fd, { address: this.#bounce.address, lengthBytes }) : -EAGAIN;
+    Atomics.store(this.#inputLock, 0, 0);
+    return count;
   }
 
   write(source: Uint8Array, wait: boolean): number {

@@ -144,13 +144,40 @@ test("arguments, environment and a shared directory reach a WASI guest", async (
   rmSync(directory, { recursive: true });
 });
 
-test("a guest that waits for the process's own stdin can be destroyed", async () => {
+/** Two vCPUs read the standard input and write what they get. */
+const cats = guest(`(module
+  (import "wasi" "thread-spawn" (func $spawn (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1 1 shared)
+  (func $cat (param $at i32)
+    (loop $again
+      (i32.store (local.get $at) (i32.add (local.get $at) (i32.const 64)))
+      (i32.store offset=4 (local.get $at) (i32.const 64))
+      (drop (call $read (i32.const 0) (local.get $at) (i32.const 1) (i32.add (local.get $at) (i32.const 8))))
+      (i32.store offset=4 (local.get $at) (i32.load offset=8 (local.get $at)))
+      (drop (call $write (i32.const 1) (local.get $at) (i32.const 1) (i32.add (local.get $at) (i32.const 12))))
+      (br $again)))
+  (func (export "wasi_thread_start") (param i32 i32) (call $cat (i32.const 4096)))
+  (func (export "_start") (drop (call $spawn (i32.const 0))) (call $cat (i32.const 8192))))`);
+
+for (const [what, image, vcpus] of [
+  ["a guest that waits", cat, 1],
+  ["a guest of which two vCPUs wait", cats, 2],
+] as const) {
+  test(`${what} for the process's own stdin can be destroyed`, () => destroyWaiting(image, vcpus));
+}
+
+const LINES = 30;
+
+/** A process whose guest echoes lines is told to destroy the guest. */
+const destroyWaiting = async (image: Uint8Array, vcpus: number): Promise<void> => {
   const library = new URL("../src/index.js", import.meta.url).href;
   const script = `
     import { Host } from ${JSON.stringify(library)};
     const host = await Host.open({ memoryBytes: 2 ** 26, warmVcpuCount: 0, cacheDirectory: process.argv[1] });
-    const image = Buffer.from(${JSON.stringify(Buffer.from(cat).toString("base64"))}, "base64");
-    const domain = await host.createDomain({ image, stdio: { stdin: "inherit", stdout: "inherit" } });
+    const image = Buffer.from(${JSON.stringify(Buffer.from(image).toString("base64"))}, "base64");
+    const domain = await host.createDomain({ image, vcpus: ${vcpus}, stdio: { stdin: "inherit", stdout: "inherit" } });
     await domain.start();
     process.on("message", async () => {
       await domain.destroy();
@@ -165,16 +192,19 @@ test("a guest that waits for the process's own stdin can be destroyed", async ()
   const child = spawn(process.execPath, ["--input-type=module", "-e", script, directory], {
     stdio: ["pipe", "pipe", "inherit", "ipc"],
   });
+  let lines = 0;
   const answer = await new Promise((resolve) => {
     child.on("message", (message) => (message === "started" ? child.stdin!.write("echo\n") : resolve(message)));
     // The guest has read and written: from now on it waits for more.
-    child.stdout!.once("data", (data: Buffer) => {
+    child.stdout!.on("data", (data: Buffer) => {
       assert.equal(data.toString(), "echo\n");
-      child.send("destroy");
+      lines += 1;
+      if (lines < LINES) child.stdin!.write("echo\n");
+      else child.send("destroy");
     });
   });
   assert.deepEqual(answer, { findings: [], reason: "destroyed" });
   const code = await new Promise((resolve) => child.on("exit", resolve));
   assert.equal(code, 0);
   rmSync(directory, { recursive: true });
-});
+};
