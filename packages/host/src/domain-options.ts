@@ -48,6 +48,11 @@ export interface DomainOptions {
   readonly descriptorCountMax?: number;
   /** Mappings of the process that its address space may cost; 2,048 by default. */
   readonly vmaBudget?: number;
+  /**
+   * Its loops look for a pause now and then, so that it can be paused while it computes; that costs a tenth of the speed
+   * of most programs and up to half of tight loops. Without it a pause waits for the next hypercall.
+   */
+  readonly preemptible?: boolean;
   /** It may make the hypercalls of a control domain. */
   readonly privileged?: boolean;
 }

@@ -114,7 +114,8 @@ export class Domain implements AsyncDisposable {
   }
 
   /**
-   * Stops its vCPUs at their next hypercall; those that compute without one go on. Pauses nest. Resolves when no vCPU is
+   * Stops its vCPUs at their next hypercall, and in loops if it was created with `preemptible`; one that computes without
+   * a hypercall goes on otherwise. Pauses nest. Resolves when no vCPU is
    * inside the hypervisor.
    *
    * @throws XenolithError `DOMAIN_STATE`, `TIMEOUT`, `ABORTED`; it stays paused when the wait is given up.

@@ -98,9 +98,13 @@ export class Host implements AsyncDisposable {
    * @throws XenolithError `FILE_NOT_FOUND`, `MODULE_INVALID`, `MODULE_UNSUPPORTED`, `MODULE_TOO_LARGE`,
    * `IMPORT_UNKNOWN`, `INSPECTOR_ATTACHED`, `HOST_CLOSED`.
    */
-  async loadImage(source: ImageSource, options: Pick<DomainOptions, "imports"> = {}): Promise<BootImage> {
+  async loadImage(
+    source: ImageSource,
+    options: Pick<DomainOptions, "imports" | "preemptible"> = {},
+  ): Promise<BootImage> {
     this.#requireOpen();
-    return loadImage(this.#cache, source, signaturesOf(listOffered(options.imports)));
+    const offered = signaturesOf(listOffered(options.imports));
+    return loadImage(this.#cache, source, { offered, preemptible: options.preemptible === true });
   }
 
   /**
@@ -116,6 +120,8 @@ export class Host implements AsyncDisposable {
     checkOptions(options, context.hypervisor.geometry.vcpusPerDomain);
     context.pool.prepare();
     const image = isBootImage(options.image) ? options.image : await this.loadImage(options.image, options);
+    if (options.preemptible === true && !image.isPreemptible)
+      throw new XenolithError("INVALID_ARGUMENT", "preemptible is true, the image was loaded without it");
     this.#requireOpen();
     checkBounds("creation of a domain", action);
     const assembled = await assembleDomain(context, image, options);

@@ -23,6 +23,16 @@ export interface BootImage {
   readonly bareManifest: ImageManifest;
   readonly namespaces: readonly string[];
   readonly passive: PassiveSegments | undefined;
+  /** Whether domains of it can be paused while they compute. */
+  readonly isPreemptible: boolean;
+}
+
+/** What makes a difference to an image. */
+export interface ImageWishes {
+  /** Functions that the calling program offers. */
+  readonly offered?: readonly FunctionImport[];
+  /** Loops are to look for a pause. */
+  readonly preemptible?: boolean;
 }
 
 /**
@@ -33,10 +43,10 @@ export interface BootImage {
 export const loadImage = async (
   cache: ImageCache,
   source: ImageSource,
-  offered: readonly FunctionImport[] = [],
+  { offered = [], preemptible = false }: ImageWishes = {},
 ): Promise<BootImage> => {
   const bytes = source instanceof Uint8Array ? source : await readModule(source);
-  const image = await cache.load(bytes, { imports: [...guestInterface, ...offered] });
+  const image = await cache.load(bytes, { imports: [...guestInterface, ...offered], poll: preemptible });
   const { manifest } = image;
   if (manifest.usesAtomics) requireOptimisingCompiler();
   return {
@@ -45,6 +55,7 @@ export const loadImage = async (
     bareManifest: { ...manifest, imports: [], exports: [], segments: [], obstacles: [], replaced: {} },
     namespaces: [...new Set(manifest.imports.map(({ module }) => module))],
     passive: passiveSegments(image),
+    isPreemptible: preemptible,
   };
 };
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { assertClean, descriptorCount, eventually, openHost, program, run } from "./support.ts";
+import { assertClean, descriptorCount, eventually, guest, openHost, program, run } from "./support.ts";
 
 const host = await openHost();
 after(() => host.close());
@@ -170,4 +170,47 @@ test("a guest that suspends itself can be let go on", async () => {
   domain.unpause();
   assert.equal((await domain.exited).code, 7);
   await domain.destroy();
+});
+
+const TURNS_BETWEEN_LOOKS = 10_000;
+/** Counts at address 0 for ever, without a hypercall. */
+const counter = guest(`(module (memory (export "memory") 1)
+  (func (export "_start") (loop $again
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1))) (br $again))))`);
+
+for (const preemptible of [true, false]) {
+  test(`a domain that computes ${preemptible ? "stops" : "goes on"} when it is paused, created with preemptible: ${preemptible}`, async () => {
+    const host = await openHost();
+    await using domain = await run(host, counter, { preemptible });
+    const count = (): number => new Uint32Array(domain.read(0, 4).buffer)[0]!;
+    await eventually(() => count() > 0);
+    await domain.pause();
+    if (preemptible) {
+      // The vCPU may be anywhere between two looks for a pause: at most so many turns follow.
+      const most = count() + TURNS_BETWEEN_LOOKS;
+      for (let look = 0; look < 20; look += 1) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        assert.ok(count() <= most);
+      }
+      domain.unpause();
+      await eventually(() => count() > most);
+    } else {
+      const most = count() + TURNS_BETWEEN_LOOKS;
+      await eventually(() => count() > most);
+    }
+    await domain.destroy();
+    assertClean(host);
+    await host.close();
+  });
+}
+
+test("a domain cannot be preemptible when its image was loaded otherwise", async () => {
+  await using host = await openHost();
+  const image = await host.loadImage(counter);
+  await assert.rejects(host.createDomain({ image, preemptible: true }), { code: "INVALID_ARGUMENT" });
+  await using domain = await host.createDomain({
+    image: await host.loadImage(counter, { preemptible: true }),
+    preemptible: true,
+  });
+  assert.equal(domain.state, "paused");
 });

@@ -39,6 +39,7 @@ const addRun = (program: Command, setCode: (code: number) => void): void => {
     .option("--env <name=value>", "set a variable of the guest's environment; repeatable", collect, [])
     .option("--timeout <duration>", "stop the domain after this time")
     .option("--invoke <export>", "call this export of a reactor with the arguments, print what it returns")
+    .option("--preemptible", "let it be paused while it computes; costs speed")
     .option("--stats", "say what the domain used, on standard error")
     .option("--json", "report the end as one line of JSON, on standard error")
     .addHelpText("after", RUN_EXAMPLES)

@@ -15,6 +15,7 @@ export interface RunFlags {
   readonly env: readonly string[];
   readonly timeout?: string;
   readonly invoke?: string;
+  readonly preemptible?: boolean;
   readonly stats?: boolean;
   readonly json?: boolean;
 }
@@ -82,6 +83,7 @@ export const planRun = (image: string, values: readonly string[], flags: RunFlag
     stdio: { stdin: "inherit", stdout: "inherit", stderr: "inherit" },
     commandLine: values.join(" "),
     ...(flags.name === undefined ? {} : { name: flags.name }),
+    ...(flags.preemptible === undefined ? {} : { preemptible: flags.preemptible }),
     ...(flags.vcpus === undefined ? {} : { vcpus: parseVcpus(flags.vcpus) }),
     ...(start === undefined ? {} : { memoryBytesMax: start }),
   };

@@ -43,6 +43,10 @@ describe("xl run: the end of a program", () => {
       /^xl: domain 1 crashed: memory access out of bounds: reach_too_far \(wasm-function\[\d+\]:0x[0-9a-f]+\)\n$/,
     );
   });
+  it("a program runs the same with --preemptible", async () => {
+    const run = await bench.xl(["run", "--preemptible", await bench.image("greeting.wasm", greeting)]);
+    assert.deepEqual(run, { code: 0, stdout: "hello\n", stderr: "" });
+  });
   it("a timeout exits with 124", async () => {
     const run = await bench.xl(["run", "--timeout", "200ms", await bench.image("endless.wasm", endless)]);
     assert.equal(run.code, 124);
