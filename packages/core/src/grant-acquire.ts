@@ -179,7 +179,7 @@ export const releaseFromCopy = (
 };
 
 /** In place of a domid: while an entry is pinned, whom it names now does not matter. */
-const ANY_GRANTEE = -1;
+export const ANY_GRANTEE = -1;
 
 /** First pin of an entry: everything is read from the shared entry and the granter's p2m, once. */
 const pinFirst = (
@@ -216,7 +216,7 @@ const pinFirst = (
  * Sets READING, and WRITING for a writer, in the shared entry at `address`, if it permits `grantee` (ANY_GRANTEE: not
  * looked at) this access. Returns the entry's flags, or a status with nothing changed.
  */
-const handshake = (hypervisor: Hypervisor, address: number, grantee: number, isWrite: boolean, use: number): number => {
+export const handshake = (hypervisor: Hypervisor, address: number, grantee: number, isWrite: boolean, use: number): number => {
   const { directMap } = hypervisor;
   const bank = directMap.bankOf(address);
   const words = directMap.words[bank]!;
@@ -239,7 +239,7 @@ const handshake = (hypervisor: Hypervisor, address: number, grantee: number, isW
 };
 
 /** Clears bits of the shared entry at `address`, whatever the granter does to it meanwhile. */
-const clearBits = (hypervisor: Hypervisor, address: number, bits: number): void => {
+export const clearBits = (hypervisor: Hypervisor, address: number, bits: number): void => {
   const { directMap } = hypervisor;
   const bank = directMap.bankOf(address);
   directMap.words[bank]!.and(address - bank * directMap.bankBytes, ~bits);
