@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { XenolithError } from "@xenolith/abi";
 
 import { decodeImage, encodeImage } from "./image-file.ts";
+import { loadInThread, THREAD_BYTES_MIN } from "./image-thread.ts";
 import { checkImports } from "./import-check.ts";
 import { defaultLimits } from "./limits.ts";
 import type { Image } from "./manifest.ts";
@@ -22,6 +23,8 @@ export interface ImageCacheOptions {
   readonly directory?: string;
   /** Bytes of all files together; the least recently used go first. 1 GiB by default. */
   readonly sizeBytesMax?: number;
+  /** Modules of this size and more are loaded in a thread of their own. 8 MiB by default. */
+  readonly threadBytesMin?: number;
 }
 
 const readAsync = promisify(read);
@@ -47,12 +50,14 @@ const TEMPORARY_AGE_MS = 3_600_000;
 export class ImageCache {
   readonly directory: string;
   readonly #sizeBytesMax: number;
+  readonly #threadBytesMin: number;
   readonly #loading = new Map<string, Promise<Image>>();
   #problem: XenolithError | null = null;
 
   constructor(options: ImageCacheOptions = {}) {
     this.directory = options.directory ?? join(cacheHome(), "xenolith", "images");
     this.#sizeBytesMax = options.sizeBytesMax ?? SIZE_BYTES_MAX;
+    this.#threadBytesMin = options.threadBytesMin ?? THREAD_BYTES_MIN;
     if (!(this.#sizeBytesMax >= 0)) {
       throw new XenolithError(
         "INVALID_SIZE",
@@ -69,10 +74,18 @@ export class ImageCache {
   /** As `paravirtualise`, from the cache if possible. */
   async load(bytes: Uint8Array, options: ParavirtualiseOptions): Promise<Image> {
     checkHeader(bytes, { ...defaultLimits, ...options.limits });
+    if (bytes.length >= this.#threadBytesMin) return this.#loadInThread(bytes, options);
     const key = cacheKey(bytes, options);
     const loading = this.#loading.get(key) ?? this.#loadOnce(key, bytes, options);
     const image = await loading;
     checkImports(image.manifest, options.imports);
+    return image;
+  }
+
+  async #loadInThread(bytes: Uint8Array, options: ParavirtualiseOptions): Promise<Image> {
+    const cache = { directory: this.directory, sizeBytesMax: this.#sizeBytesMax };
+    const { image, problem } = await loadInThread(cache, bytes, options);
+    this.#problem = problem ?? this.#problem;
     return image;
   }
 

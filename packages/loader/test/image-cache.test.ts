@@ -20,6 +20,7 @@ import { basename, join } from "node:path";
 import { after, describe, it } from "node:test";
 import { promisify } from "node:util";
 
+import { XenolithError } from "@xenolith/abi";
 import { ImageCache, paravirtualise } from "../src/index.ts";
 import { assembleWat, boot, callExport } from "./support.ts";
 
@@ -50,6 +51,38 @@ describe("ImageCache", () => {
     }
     assert.equal(callExport(boot(second).exports, "get", 8), "f".charCodeAt(0) + 1);
     assert.equal(cache.problem, null);
+  });
+
+  it("loads in a thread of its own what is large, with the same results, while its caller goes on", async () => {
+    const directory = freshDirectory();
+    const cache = new ImageCache({ directory, threadBytesMin: 0 });
+    const direct = paravirtualise(bytes, offer);
+    let turns = 0;
+    const counting = setInterval(() => (turns += 1), 1);
+    for (const from of ["the module", "the cache"]) {
+      turns = 0;
+      const image = await cache.load(bytes, offer);
+      assert.ok(turns > 0, from);
+      assert.deepEqual(image, direct);
+    }
+    clearInterval(counting);
+    assert.deepEqual(readdirSync(directory), [readdirSync(directory)[0]]);
+    assert.equal((await new ImageCache({ directory }).load(bytes, offer)).manifest.kind, "reactor");
+    assert.equal(cache.problem, null);
+  });
+
+  it("refuses in a thread of its own what it refuses without, in the same words", async () => {
+    const importing = assembleWat(`(module (import "a" "b" (func)))`);
+    for (const bad of [bytes.subarray(0, 30), importing]) {
+      const here = new ImageCache({ directory: freshDirectory() });
+      const elsewhere = new ImageCache({ directory: freshDirectory(), threadBytesMin: 0 });
+      const error: unknown = await here.load(bad, offer).catch((reason: unknown) => reason);
+      assert.ok(error instanceof XenolithError);
+      await assert.rejects(elsewhere.load(bad, offer), { code: error.code, message: error.message });
+    }
+    const unusable = new ImageCache({ directory: "/dev/null/below", threadBytesMin: 0 });
+    assert.equal((await unusable.load(bytes, offer)).manifest.kind, "reactor");
+    assert.equal(unusable.problem?.code, "IMAGE_CACHE");
   });
 
   it("keeps images with different options or limits apart", async () => {
