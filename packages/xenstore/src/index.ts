@@ -19,3 +19,16 @@ export type { XenstoreErrorName } from "./refusal.ts";
 export { defaultQuota } from "./quota.ts";
 export type { Quota, QuotaName } from "./quota.ts";
 export { domainPath, INTRODUCE_DOMAIN, RELEASE_DOMAIN } from "./path.ts";
+export {
+  XenbusDevice,
+  XenbusState,
+  backPath,
+  createDevice,
+  frontPath,
+  parseXenbusState,
+  removeDevice,
+  shutdownFrontend,
+} from "./xenbus.ts";
+export type { DeviceName, DeviceNodes } from "./xenbus.ts";
+export { guestOwnedNodes, removeDomainTree, requestShutdown, writeDomainTree } from "./domain-tree.ts";
+export type { DomainTree, ShutdownRequest } from "./domain-tree.ts";

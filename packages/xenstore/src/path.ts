@@ -47,11 +47,5 @@ export const partsOf = (path: string): string[] => (path === "/" ? [] : path.sli
 /** The canonical path of the first `count` components. */
 export const pathOf = (parts: readonly string[], count = parts.length): string => `/${parts.slice(0, count).join("/")}`;
 
-/** The node's parent, "/" being its own. */
-export const parentPath = (path: string): string => {
-  const end = path.lastIndexOf("/");
-  return end <= 0 ? "/" : path.slice(0, end);
-};
-
 /** The path of a child. */
 export const childPath = (path: string, name: string): string => (path === "/" ? `/${name}` : `${path}/${name}`);

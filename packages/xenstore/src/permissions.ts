@@ -28,8 +28,6 @@ export interface Caller extends Principal {
   readonly target: Principal | undefined;
 }
 
-export const CONTROL_DOMAIN: Caller = { domid: 0, incarnation: 0, privileged: true, target: undefined };
-
 /** Owned by the control domain and closed to everybody else. */
 export const CLOSED: Permissions = [{ domid: 0, incarnation: 0, access: "n" }];
 
