@@ -13,6 +13,8 @@ export interface RingPage {
   writeBytes(offset: number, bytes: Uint8Array): void;
   /** Sends the event of the page's channel. */
   notify(): void;
+  /** The connection is over: the page is not used again. */
+  close?(): void;
 }
 
 const layout = abi.xenstore_domain_interface;
@@ -99,7 +101,9 @@ export class RingChannel implements ByteChannel {
   }
 
   close(): void {
+    if (this.#state === "closed") return;
     this.#state = "closed";
+    this.#page.close?.();
   }
 
   #offers(feature: number): boolean {
