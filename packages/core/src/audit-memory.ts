@@ -3,6 +3,7 @@
  * and says where they differ. Runs while nothing else does.
  */
 import { outstandingClaims } from "./accounting.ts";
+import { countExtents } from "./audit-extents.ts";
 import { freeFrameCount } from "./buddy.ts";
 import {
   FRAME_EXCHANGED,
@@ -29,6 +30,8 @@ interface Recount {
   readonly unhooked: Uint8Array;
   /** Per frame: references whose holders are known. */
   readonly references: Uint32Array;
+  /** Per frame: 1 while it is hooked nowhere because it waits to replace what may be revoked. */
+  readonly kept: Uint8Array;
 }
 
 /** Every disagreement about machine memory, as a sentence each; empty when all is well. */
@@ -41,6 +44,7 @@ export const auditMemory = (hypervisor: Hypervisor): string[] => {
     free: new Uint8Array(frames.count),
     unhooked: new Uint8Array(frames.count),
     references: new Uint32Array(frames.count),
+    kept: new Uint8Array(frames.count),
   };
   auditFreeLists(recount);
   for (let slot = 0; slot < domains.slotCount; slot += 1) {
@@ -48,6 +52,7 @@ export const auditMemory = (hypervisor: Hypervisor): string[] => {
     auditUnhooked(recount, slot);
     countRegistered(recount, slot);
   }
+  countExtents(hypervisor, recount.references, recount.kept);
   for (let mfn = 0; mfn < frames.count; mfn += 1) auditFrame(recount, mfn);
   auditTotals(recount);
   return recount.findings;
@@ -161,7 +166,8 @@ const auditOwnedFrame = (recount: Recount, mfn: number, slot: number): void => {
   const home = frames.gfn[mfn]! - 1;
   const isListed = recount.unhooked[mfn] === 1;
   const isFlagged = (frames.flags[mfn]! & FRAME_UNHOOKED) !== 0;
-  if (isListed !== isFlagged || isListed === home >= 0) {
+  const isAway = isListed || recount.kept[mfn] === 1;
+  if (isListed !== isFlagged || isAway === home >= 0) {
     recount.findings.push(`frame ${mfn}: at gfn ${home}, listed as unhooked ${isListed}, flagged so ${isFlagged}`);
   }
   if (home < 0) return;

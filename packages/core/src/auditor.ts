@@ -4,6 +4,7 @@
  */
 import { auditDomains } from "./audit-domains.ts";
 import { auditEvents } from "./audit-events.ts";
+import { auditExtents } from "./audit-extents.ts";
 import { auditMemory } from "./audit-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 
@@ -12,4 +13,5 @@ export const audit = (hypervisor: Hypervisor): string[] => [
   ...auditDomains(hypervisor),
   ...auditMemory(hypervisor),
   ...auditEvents(hypervisor),
+  ...auditExtents(hypervisor),
 ];

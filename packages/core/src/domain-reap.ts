@@ -4,8 +4,8 @@
  *
  *     stage    what it does                                     goes on when
  *     detach   takes the address space away                     the page table obeyed
- *     quiesce  waits                                            the domain has no thread, and every vCPU of every domain
- *                                                               was outside the hypervisor once since it is dying
+ *     quiesce  waits; then takes its extents back, and away     the domain has no thread, and every vCPU of every domain
+ *              what it has mapped of others'                    was outside the hypervisor once since it is dying
  *     events   closes its ports, a slice at a time              all are closed
  *     memory   gives its frames back, a slice at a time         none is left but those that others hold
  *     grace    waits                                            every vCPU was outside once since the last port closed
@@ -29,6 +29,7 @@ import { announce, requestVcpus } from "./domain-ops.ts";
 import { DOM0_SLOT, DOMID_RETIRED } from "./domain-table.ts";
 import { releaseEvents } from "./event-lifetime.ts";
 import { closeAllPorts } from "./event-reset.ts";
+import { reapExtents } from "./extent-revoke.ts";
 import { GATE_IN, GATE_STOP } from "./gate.ts";
 import { freeGrantTable } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -111,7 +112,10 @@ const advance = (hypervisor: Hypervisor, slot: number): boolean => {
 const stages: Readonly<Record<ReapStage, StageWork>> = {
   detach: (hypervisor, slot) => detachSpace(hypervisor, slot) === 0 && advance(hypervisor, slot),
   quiesce: (hypervisor, slot) =>
-    !hasThread(hypervisor, slot) && graceOver(hypervisor, slot) && advance(hypervisor, slot),
+    !hasThread(hypervisor, slot) &&
+    graceOver(hypervisor, slot) &&
+    reapExtents(hypervisor, slot) &&
+    advance(hypervisor, slot),
   events: (hypervisor, slot, budget) => closeAllPorts(hypervisor, slot, budget) && advance(hypervisor, slot),
   memory: (hypervisor, slot, budget) => {
     if (!relinquishMemory(hypervisor, slot, budget)) return false;

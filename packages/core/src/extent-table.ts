@@ -11,6 +11,10 @@
  *     count     u32   frames, all in one bank                           create
  *     mappings  u32   maptrack rows that map it                         under the granter's grantTable lock
  *     first     u32   first of these rows (+ 1), linked by next         under the granter's grantTable lock
+ *     serial    u32   counts the uses of the row                        create
+ *
+ * Extents, and mappings of them, are made and taken away by the control domain's thread only; the locks are for the
+ * guests, which change the same p2ms and maptracks.
  */
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
@@ -29,6 +33,7 @@ export class ExtentTable {
   readonly count: Uint32Array;
   readonly mappings: Uint32Array;
   readonly first: Uint32Array;
+  readonly serial: Uint32Array;
   readonly rowCount: number;
 
   constructor(arena: ColumnArena, geometry: Geometry) {
@@ -41,5 +46,6 @@ export class ExtentTable {
     this.count = arena.u32(rows);
     this.mappings = arena.u32(rows);
     this.first = arena.u32(rows);
+    this.serial = arena.u32(rows);
   }
 }

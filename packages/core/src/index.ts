@@ -101,6 +101,16 @@ export { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
 export { memoryOp } from "./memory-op.ts";
 export { auditMemory } from "./audit-memory.ts";
 
+// Extents: runs of frames that the control domain shares.
+export { closeExtent, createExtent, extentRunLength } from "./extent.ts";
+export { extentMappingState } from "./extent-mapping.ts";
+export type { ExtentMappingState } from "./extent-mapping.ts";
+export { mapExtent, unmapExtent } from "./extent-map.ts";
+export type { ExtentTarget } from "./extent-map.ts";
+export { reapExtents, revokeExtent, revokeMapping } from "./extent-revoke.ts";
+export { findHoles, isHoleRun } from "./holes.ts";
+export { auditExtents } from "./audit-extents.ts";
+
 // Events.
 export { eventChannelOp } from "./event-channel-op.ts";
 export {

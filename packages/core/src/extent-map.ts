@@ -1,0 +1,136 @@
+/**
+ * Mapping extents. A mapping is one row of the mapper's maptrack, flagged MAPPING_FLAG_EXTENT, and one change of its
+ * page table, however long the extent is. It holds nothing of the granter's but a place in the extent's list. What
+ * replaces it when it is taken back is there from the beginning: zeros for who may only read, and for who may write a
+ * run of zeroed frames of the mapper's own, which `local` names and nothing else does.
+ *
+ * Such a row belongs to the control domain: the guest cannot unmap it. Names of mappings are numbers that are never used
+ * for two: a stale one names nothing.
+ */
+import { EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ESRCH, GNTMAP_host_map, GNTMAP_readonly } from "@xenolith/abi";
+import { allocateDomainRun, isAlive, restoreClaim, unassignPages } from "./accounting.ts";
+import { switchRun } from "./address-space.ts";
+import { freeRun, type FrameRun } from "./buddy.ts";
+import { dropUnused, extentRow } from "./extent.ts";
+import {
+  linkMapping,
+  mappingHandle,
+  mappingName,
+  mappingRow,
+  mappingSlot,
+  switchMapping,
+  unlinkMapping,
+} from "./extent-mapping.ts";
+import { EXTENT_OPEN } from "./extent-table.ts";
+import { freeDomainRun } from "./frame-reference.ts";
+import { isHoleRun } from "./holes.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { allocHandle, freeHandle } from "./maptrack.ts";
+import { MAPPING_FLAG_EXTENT, MAPPING_FLAG_PROVIDED, MAPPING_FLAG_REVOKABLE, MAPPING_LIVE } from "./maptrack-table.ts";
+import { P2M_EXTENT_RO, P2M_EXTENT_RW, P2M_HOLE } from "./p2m.ts";
+
+/** Where and how to map an extent. */
+export interface ExtentTarget {
+  readonly slot: number;
+  readonly gfn: number;
+  readonly isWritable: boolean;
+}
+
+const run: FrameRun = { mfn: 0, count: 0, claimed: 0 };
+
+/**
+ * Maps an extent where nothing stands; returns the mapping's name. -ENOENT: the extent is closed, -EINVAL: the gfns do
+ * not all exist, or the mapper is the granter, -ESRCH: the mapper is dying, -EEXIST: something stands there, -ENOSPC: the
+ * mapper has no handle or no mapping left, -ENOMEM, -EPERM, -E2BIG: no room for its replacement, or the page table's errno.
+ */
+export const mapExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget): number => {
+  const { extents, p2m } = hypervisor;
+  const { slot, gfn, isWritable } = target;
+  const row = extentRow(hypervisor, extent);
+  if (row < 0 || extents.state[row] !== EXTENT_OPEN) return -ENOENT;
+  const count = extents.count[row]!;
+  if (!Number.isInteger(gfn) || !p2m.contains(gfn, count) || extents.granter[row] === slot) return -EINVAL;
+  if (!isAlive(hypervisor, slot)) return -ESRCH;
+  const handle = allocHandle(hypervisor, slot);
+  if (handle < 0) return -ENOSPC;
+  let result = isWritable ? allocateReplacement(hypervisor, slot, count) : 0;
+  if (result === 0) {
+    result = hookExtent(hypervisor, row, target, handle);
+    if (result !== 0 && isWritable) undoReplacement(hypervisor, slot);
+  }
+  if (result === 0) return mappingName(hypervisor, slot, handle);
+  freeHandle(hypervisor, slot, handle);
+  return result;
+};
+
+/**
+ * Takes a mapping away, whether it was revoked or not; nothing stands there afterwards. 0, or -ENOENT: it is gone. When
+ * the page table refuses although nothing more is needed, the mapper is crashed and its whole address space taken away.
+ */
+export const unmapExtent = (hypervisor: Hypervisor, mapping: number): number => {
+  const slot = mappingSlot(mapping);
+  const row = mappingRow(hypervisor, mapping);
+  if (row < 0) return -ENOENT;
+  const { maptrack } = hypervisor;
+  const result = switchMapping(hypervisor, slot, row, P2M_HOLE);
+  if (result !== 0) return result;
+  const local = maptrack.local[row]! - 1;
+  const count = maptrack.count[row]!;
+  const extent = maptrack.ref[row]!;
+  const wasLive = maptrack.state[row] === MAPPING_LIVE;
+  if (local >= 0) {
+    hypervisor.frames.refs.fill(0, local, local + count);
+    freeDomainRun(hypervisor, slot, local, count);
+  }
+  if (wasLive) unlinkMapping(hypervisor, row);
+  maptrack.flags[row] = 0;
+  freeHandle(hypervisor, slot, mappingHandle(mapping));
+  if (wasLive) dropUnused(hypervisor, extent);
+  return 0;
+};
+
+/** Hooks the extent's frames and fills the maptrack row in. 0 or an errno, with nothing changed. */
+const hookExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget, handle: number): number => {
+  const { extents, locks, maptrack } = hypervisor;
+  const { slot, gfn, isWritable } = target;
+  const mfn = extents.mfn[extent]!;
+  const count = extents.count[extent]!;
+  const type = isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO;
+  const lock = locks.id("p2m", slot);
+  locks.acquire(lock);
+  const result = isHoleRun(hypervisor, slot, gfn, count)
+    ? switchRun(hypervisor, slot, { gfn, mfn, count, type, urgent: false })
+    : -EEXIST;
+  if (result === 0) {
+    const row = maptrack.row(slot, handle);
+    const flags = MAPPING_FLAG_EXTENT | MAPPING_FLAG_REVOKABLE | GNTMAP_host_map;
+    maptrack.flags[row] = flags | (isWritable ? MAPPING_FLAG_PROVIDED : GNTMAP_readonly);
+    maptrack.granter[row] = extents.granter[extent]!;
+    maptrack.ref[row] = extent;
+    maptrack.gfn[row] = gfn + 1;
+    maptrack.deviceGfn[row] = 0;
+    maptrack.mfn[row] = mfn;
+    maptrack.count[row] = count;
+    maptrack.local[row] = isWritable ? run.mfn + 1 : 0;
+    maptrack.notify[row] = 0;
+    linkMapping(hypervisor, row);
+    Atomics.store(maptrack.state, row, MAPPING_LIVE);
+  }
+  locks.release(lock);
+  return result;
+};
+
+/** Allocates one run of frames for the mapper, in `run`, in its accounts. 0 or an errno. */
+const allocateReplacement = (hypervisor: Hypervisor, slot: number, count: number): number => {
+  const result = allocateDomainRun(hypervisor, slot, count, run);
+  if (result !== 0 || run.count === count) return result;
+  undoReplacement(hypervisor, slot);
+  return -ENOMEM;
+};
+
+const undoReplacement = (hypervisor: Hypervisor, slot: number): void => {
+  hypervisor.frames.refs.fill(0, run.mfn, run.mfn + run.count);
+  freeRun(hypervisor, run.mfn, run.count);
+  restoreClaim(hypervisor, slot, run.claimed);
+  unassignPages(hypervisor, slot, run.count);
+};
