@@ -96,12 +96,16 @@ export class Store {
   /** Removes a node and all below it. `EACCES`; `ENOENT` if its parent is missing too; `EINVAL` for the root. */
   remove(caller: DomainRecord, path: string, transaction?: Transaction): true | Refusal {
     const parts = partsOf(path);
-    const node = this.#reach(caller, path, "w", DEPENDS_ON_TREE, transaction);
+    const node = this.#reach(caller, path, "w", DEPENDS_ON_NODE, transaction);
     if (refused(node)) {
       if (node.error !== "ENOENT") return node;
       return lookup(this.#rootOf(transaction)!, parts.slice(0, -1)) === undefined ? node : OK;
     }
     if (parts.length === 0) return refuse("EINVAL");
+    if (transaction !== undefined) {
+      const touched = this.#touch(caller, transaction, path, DEPENDS_ON_TREE);
+      if (refused(touched)) return touched;
+    }
     const edit = this.#edit(transaction);
     edit.remove(parts);
     return this.#finish(edit, caller, transaction);

@@ -134,7 +134,7 @@ describe("the ring", () => {
       fc.record({ type: fc.nat(30), payload: fc.uint8Array({ maxLength: 40 }) }),
       fc.constant({ take: true }),
     );
-    const property = fc.property(fc.array(step, { maxLength: 60 }), fc.integer(), (steps, start) => {
+    const property = fc.property(fc.array(step, { maxLength: 60, size: "max" }), fc.integer(), (steps, start) => {
       const { server, dom0 } = setUp();
       const other = addGuest(server, dom0, 8);
       const guest = new Guest(server, 7, start);
