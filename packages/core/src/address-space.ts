@@ -108,14 +108,21 @@ export const attachSpace = (hypervisor: Hypervisor, slot: number, base: number):
  * The p2m stays as it is. 0, or the page table's errno; then it is still attached.
  */
 export const detachSpace = (hypervisor: Hypervisor, slot: number): number => {
-  const { domains, locks, platform } = hypervisor;
+  const { locks } = hypervisor;
   const lock = locks.id("p2m", slot);
   locks.acquire(lock);
+  const result = detachHeld(hypervisor, slot);
+  locks.release(lock);
+  return result;
+};
+
+/** As `detachSpace`, under the slot's p2m lock. */
+export const detachHeld = (hypervisor: Hypervisor, slot: number): number => {
+  const { domains, platform } = hypervisor;
   const base = domains.spaceBase[slot]!;
   const end = domains.gfnEnd[slot]!;
   const result = base === 0 || end === 0 ? 0 : platform.mmu.unmap(base, 0, end);
   if (result === 0) domains.spaceBase[slot] = 0;
-  locks.release(lock);
   return result;
 };
 

@@ -92,11 +92,13 @@ export const vmaDelta = (
 
 /**
  * Charges `delta` mappings to the domain in `slot`. Refuses what exceeds its budget or the limit of all; when `urgent`,
- * only what exceeds limit and reserve. A negative `delta` always succeeds.
+ * only what exceeds limit and reserve, and nothing for a domain without an address space: behind its count is no mapping
+ * of the kernel's. A negative `delta` always succeeds.
  */
 export const chargeVmas = (hypervisor: Hypervisor, slot: number, delta: number, urgent: boolean): boolean => {
   const { domains, frames, geometry } = hypervisor;
-  const limit = urgent ? geometry.vmaLimit + geometry.vmaReserve : geometry.vmaLimit;
+  const reserve = domains.spaceBase[slot] === 0 ? Infinity : geometry.vmaReserve;
+  const limit = urgent ? geometry.vmaLimit + reserve : geometry.vmaLimit;
   if (delta > 0 && !urgent && domains.vmaCount[slot]! + delta > domains.vmaBudget[slot]!) return false;
   const before = Atomics.add(frames.totals, TOTAL_VMAS, delta);
   if (delta > 0 && before + delta > limit) {
