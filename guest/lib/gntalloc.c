@@ -10,6 +10,10 @@ struct record {
   unsigned int flags;
   /* The pages have been taken back; `refs` mean nothing any more. */
   _Bool revoked;
+  /* What gntalloc_set_unmap_notify asked for; 0: nothing. */
+  unsigned int action;
+  char *notify_byte;
+  evtchn_port_t notify_port;
   grant_ref_t refs[];
 };
 
@@ -30,14 +34,10 @@ void gntalloc_set_limit(uint32_t pages) { pages_max = pages; }
 static int grant_all(struct record *record, domid_t domid) {
   unsigned int flags = (record->flags & GNTALLOC_WRITABLE ? 0 : GTF_readonly) |
                        (record->flags & GNTALLOC_REVOKABLE ? GTF_revokable : 0);
-  for (uint32_t i = 0; i < record->count; i++) {
-    int ref = grant_access(domid, gfn_of(record->pages) + i, flags);
-    if (ref < 0) {
-      while (i-- > 0) grant_end(record->refs[i]);
-      return ref;
-    }
-    record->refs[i] = (grant_ref_t)ref;
-  }
+  int status = xen_grant_take_refs(record->count, record->refs);
+  if (status < 0) return status;
+  for (uint32_t i = 0; i < record->count; i++)
+    xen_grant_give(record->refs[i], domid, gfn_of(record->pages) + i, flags);
   return 0;
 }
 
@@ -68,7 +68,9 @@ int gntalloc_revoke(void *pages, uint32_t count) {
   struct record *record = *find(pages, count);
   if (record == NULL || !(record->flags & GNTALLOC_REVOKABLE)) return -XEN_EINVAL;
   if (record->revoked) return 0;
-  int status = grant_revoke_list(record->refs, count);
+  /* In a call of its own: whoever still sees the first page can trust the others. */
+  int status = grant_revoke_list(record->refs, 1);
+  if (status == 0) status = grant_revoke_list(record->refs + 1, count - 1);
   if (status == 0) record->revoked = 1;
   return status;
 }
@@ -84,25 +86,43 @@ static void end_all(struct record *record) {
   }
 }
 
+static grant_ref_t ref_of(const struct record *record, const char *byte) {
+  return record->refs[(uint32_t)(byte - record->pages) >> XEN_PAGE_SHIFT];
+}
+
+/* The hypervisor need not watch over the owner any more: the owner says itself that it lets go. */
+static void clear_notify(struct record *record) {
+  if (record->action != 0) grant_set_unmap_notify(ref_of(record, record->notify_byte), 0, 0, 0);
+  if (record->action & UNMAP_NOTIFY_CLEAR_BYTE) __atomic_store_n(record->notify_byte, 0, __ATOMIC_SEQ_CST);
+}
+
 int gntalloc_free(void *pages, uint32_t count) {
+  gntalloc_revoke(pages, count);
   struct record **link = find(pages, count);
   struct record *record = *link;
   if (record == NULL) return -XEN_EINVAL;
   *link = record->next;
   pages_in_use -= count;
-  if (record->flags & GNTALLOC_REVOKABLE && !record->revoked)
-    record->revoked = grant_revoke_list(record->refs, count) == 0;
+  clear_notify(record);
   if (record->revoked) xen_pages_free_run(pages, count);
   else end_all(record);
+  if (record->action & UNMAP_NOTIFY_SEND_EVENT) xen_event_send(record->notify_port);
   xen_block_free(record, size_of(count));
   return 0;
 }
 
 int gntalloc_set_unmap_notify(void *byte, unsigned int action, evtchn_port_t port) {
-  for (struct record *record = records; record != NULL; record = record->next) {
-    uintptr_t at = (uintptr_t)byte - (uintptr_t)record->pages;
-    if (at >= record->count * XEN_PAGE_SIZE || record->revoked) continue;
-    return grant_set_unmap_notify(record->refs[at >> XEN_PAGE_SHIFT], action, at % XEN_PAGE_SIZE, port);
-  }
-  return -XEN_ENOENT;
+  struct record *record = records;
+  while (record != NULL && (uintptr_t)byte - (uintptr_t)record->pages >= record->count * XEN_PAGE_SIZE)
+    record = record->next;
+  if (record == NULL || record->revoked) return -XEN_ENOENT;
+  grant_ref_t ref = ref_of(record, byte);
+  int status = grant_set_unmap_notify(ref, action, (uintptr_t)byte % XEN_PAGE_SIZE, port);
+  if (status < 0) return status;
+  if (record->action != 0 && ref_of(record, record->notify_byte) != ref)
+    grant_set_unmap_notify(ref_of(record, record->notify_byte), 0, 0, 0);
+  record->action = action;
+  record->notify_byte = byte;
+  record->notify_port = port;
+  return 0;
 }

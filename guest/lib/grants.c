@@ -71,23 +71,42 @@ static int take_free(void) {
     _Bool on = xen_upcalls_off();
     int status = grow();
     xen_upcalls_restore(on);
-    if (table.first_free == 0) return status < 0 ? -XEN_ENOSPC : status;
+    if (table.first_free == 0) return status == -XEN_ENOSYS ? status : -XEN_ENOSPC;
   }
   grant_ref_t ref = table.first_free;
   table.first_free = entry_of(ref)->frame;
   return (int)ref;
 }
 
-int grant_access(domid_t domid, xen_pfn_t gfn, unsigned int flags) {
-  if (flags & ~(unsigned int)(GTF_readonly | GTF_revokable)) return -XEN_EINVAL;
+int xen_grant_take_refs(uint32_t count, grant_ref_t *refs) {
   if (deferred_count > 0) grant_retry_deferred();
-  int ref = take_free();
-  if (ref <= 0) return ref < 0 ? ref : -XEN_ENOSPC;
-  volatile struct grant_entry_v1 *entry = entry_of((grant_ref_t)ref);
+  for (uint32_t i = 0; i < count; i++) {
+    int ref = take_free();
+    if (ref < 0) {
+      while (i-- > 0) put_free(refs[i]);
+      return ref;
+    }
+    uint32_t at = i;
+    for (; at > 0 && refs[at - 1] > (grant_ref_t)ref; at--) refs[at] = refs[at - 1];
+    refs[at] = (grant_ref_t)ref;
+  }
+  return 0;
+}
+
+void xen_grant_give(grant_ref_t ref, domid_t domid, xen_pfn_t gfn, unsigned int flags) {
+  volatile struct grant_entry_v1 *entry = entry_of(ref);
   entry->domid = domid;
   entry->frame = gfn;
   __atomic_store_n(&entry->flags, (uint16_t)(GTF_permit_access | flags), __ATOMIC_SEQ_CST);
-  return ref;
+}
+
+int grant_access(domid_t domid, xen_pfn_t gfn, unsigned int flags) {
+  grant_ref_t ref;
+  if (flags & ~(unsigned int)(GTF_readonly | GTF_revokable)) return -XEN_EINVAL;
+  int status = xen_grant_take_refs(1, &ref);
+  if (status < 0) return status;
+  xen_grant_give(ref, domid, gfn, flags);
+  return (int)ref;
 }
 
 int grant_revokable(domid_t domid, xen_pfn_t gfn, unsigned int flags) {

@@ -22,4 +22,9 @@ static inline void *page_at(xen_pfn_t gfn) { return (void *)(uintptr_t)(gfn << X
 void *xen_block_alloc(size_t size);
 void xen_block_free(void *block, size_t size);
 
+/* Takes `count` free references, in ascending order; 0, or -ENOSPC and none. */
+int xen_grant_take_refs(uint32_t count, grant_ref_t *refs);
+/* Gives access through a reference taken. */
+void xen_grant_give(grant_ref_t ref, domid_t domid, xen_pfn_t gfn, unsigned int flags);
+
 #endif

@@ -62,7 +62,7 @@ int grant_revoke_list(const grant_ref_t *refs, uint32_t count);
 #define GNTALLOC_PAGES_MAX 1024u
 
 /*
- * `count` zeroed pages in a row, each granted to `domid`; their references go to `refs`. -EINVAL: no pages, or unknown
+ * `count` zeroed pages in a row, each granted to `domid`; their references, ascending, go to `refs`. -EINVAL: no pages, or unknown
  * flags. -ENOSPC: more than the limit, or no references left. -ENOMEM: no memory. Nothing is left behind on failure.
  */
 int gntalloc_alloc(domid_t domid, unsigned int flags, uint32_t count, grant_ref_t *refs, void **pages);
@@ -71,7 +71,10 @@ int gntalloc_alloc(domid_t domid, unsigned int flags, uint32_t count, grant_ref_
  * uses is freed when it lets go; a revokable one is taken back instead, and freed now.
  */
 int gntalloc_free(void *pages, uint32_t count);
-/* Takes revokable pages back and keeps them: they stay as they are until gntalloc_free. -EINVAL as above. */
+/*
+ * Takes revokable pages back, the first before all others, and keeps them: they stay as they are until gntalloc_free.
+ * -EINVAL as above.
+ */
 int gntalloc_revoke(void *pages, uint32_t count);
 /* Another limit than GNTALLOC_PAGES_MAX. */
 void gntalloc_set_limit(uint32_t pages);
@@ -133,7 +136,8 @@ int gntdev_grant_copy(uint32_t count, struct gntdev_copy_segment *segments);
 /*
  * From now on, when the page that `byte` points into is unmapped (gntdev), or its owner lets go of it (gntalloc) — by
  * a call, a crash or the domain's death — the byte becomes 0 just before, and an event goes out through `port` just after.
- * `action`: UNMAP_NOTIFY_CLEAR_BYTE, UNMAP_NOTIFY_SEND_EVENT, both, or 0 for neither. A new request replaces the earlier.
+ * `action`: UNMAP_NOTIFY_CLEAR_BYTE, UNMAP_NOTIFY_SEND_EVENT, both, or 0 for neither. A new request replaces the earlier
+ * one of the page, with gntalloc that of all pages allocated together.
  *
  * -ENOENT: no such mapping or page. -EINVAL: unknown action, a port that is not an interdomain port of the caller,
  * CLEAR_BYTE in a mapping that is read-only, and either action on a *revokable* grant: its owner may take the page away at
@@ -142,7 +146,7 @@ int gntdev_grant_copy(uint32_t count, struct gntdev_copy_segment *segments);
  */
 int gntdev_set_unmap_notify(void *byte, unsigned int action, evtchn_port_t port);
 int gntalloc_set_unmap_notify(void *byte, unsigned int action, evtchn_port_t port);
-/* The same for a reference of grant_access; `offset` is that of the byte in the page. */
+/* The same for a reference of grant_access, if the domain dies; remove it before you end the grant. `offset`: in the page. */
 int grant_set_unmap_notify(grant_ref_t ref, unsigned int action, uint32_t offset, evtchn_port_t port);
 
 #endif
