@@ -4,6 +4,7 @@
  */
 import { outstandingClaims } from "./accounting.ts";
 import { countExtents } from "./audit-extents.ts";
+import { countGrants } from "./audit-grants.ts";
 import { freeFrameCount } from "./buddy.ts";
 import {
   FRAME_EXCHANGED,
@@ -34,8 +35,11 @@ interface Recount {
   readonly kept: Uint8Array;
 }
 
-/** Every disagreement about machine memory, as a sentence each; empty when all is well. */
-export const auditMemory = (hypervisor: Hypervisor): string[] => {
+/**
+ * Every disagreement about machine memory, as a sentence each; empty when all is well. `held` names the frames that host
+ * code holds references to, once for each.
+ */
+export const auditMemory = (hypervisor: Hypervisor, held: Iterable<number> = []): string[] => {
   const { frames, domains } = hypervisor;
   const recount: Recount = {
     hypervisor,
@@ -53,6 +57,8 @@ export const auditMemory = (hypervisor: Hypervisor): string[] => {
     countRegistered(recount, slot);
   }
   countExtents(hypervisor, recount.references, recount.kept);
+  countGrants(hypervisor, recount.references);
+  for (const mfn of held) recount.references[mfn]! += 1;
   for (let mfn = 0; mfn < frames.count; mfn += 1) auditFrame(recount, mfn);
   auditTotals(recount);
   return recount.findings;

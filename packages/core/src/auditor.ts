@@ -5,13 +5,18 @@
 import { auditDomains } from "./audit-domains.ts";
 import { auditEvents } from "./audit-events.ts";
 import { auditExtents } from "./audit-extents.ts";
+import { auditGrants } from "./audit-grants.ts";
 import { auditMemory } from "./audit-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 
-/** All findings, one sentence each; empty when everything agrees. */
-export const audit = (hypervisor: Hypervisor): string[] => [
+/**
+ * All findings, one sentence each; empty when everything agrees. `held` names the frames that host code holds references
+ * to, once for each.
+ */
+export const audit = (hypervisor: Hypervisor, held: Iterable<number> = []): string[] => [
   ...auditDomains(hypervisor),
-  ...auditMemory(hypervisor),
+  ...auditMemory(hypervisor, held),
   ...auditEvents(hypervisor),
   ...auditExtents(hypervisor),
+  ...auditGrants(hypervisor),
 ];
