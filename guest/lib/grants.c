@@ -66,22 +66,31 @@ static int grow(void) {
   return 0;
 }
 
-static int take_free(void) {
-  if (table.first_free == 0) {
-    _Bool on = xen_upcalls_off();
-    int status = grow();
-    xen_upcalls_restore(on);
-    if (table.first_free == 0) return status == -XEN_ENOSYS ? status : -XEN_ENOSPC;
+static int grow_quietly(void) {
+  _Bool on = xen_upcalls_off();
+  int status = grow();
+  xen_upcalls_restore(on);
+  return status;
+}
+
+int xen_grant_take_ref_above(grant_ref_t least) {
+  for (;;) {
+    volatile uint32_t *link = NULL;
+    for (grant_ref_t ref = table.first_free; ref != 0; link = &entry_of(ref)->frame, ref = *link) {
+      if (ref <= least) continue;
+      if (link == NULL) table.first_free = entry_of(ref)->frame;
+      else *link = entry_of(ref)->frame;
+      return (int)ref;
+    }
+    int status = grow_quietly();
+    if (status < 0) return status == -XEN_ENOSYS ? status : -XEN_ENOSPC;
   }
-  grant_ref_t ref = table.first_free;
-  table.first_free = entry_of(ref)->frame;
-  return (int)ref;
 }
 
 int xen_grant_take_refs(uint32_t count, grant_ref_t *refs) {
   if (deferred_count > 0) grant_retry_deferred();
   for (uint32_t i = 0; i < count; i++) {
-    int ref = take_free();
+    int ref = xen_grant_take_ref_above(0);
     if (ref < 0) {
       while (i-- > 0) put_free(refs[i]);
       return ref;

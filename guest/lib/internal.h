@@ -24,6 +24,8 @@ void xen_block_free(void *block, size_t size);
 
 /* Takes `count` free references, in ascending order; 0, or -ENOSPC and none. */
 int xen_grant_take_refs(uint32_t count, grant_ref_t *refs);
+/* Takes a free reference above `ref`; the reference, or -ENOSPC. */
+int xen_grant_take_ref_above(grant_ref_t ref);
 /* Gives access through a reference taken. */
 void xen_grant_give(grant_ref_t ref, domid_t domid, xen_pfn_t gfn, unsigned int flags);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Moving bytes through an open channel. The rules R1-R5 are those of <xenolith/vchan.h>. */
 #include "internal.h"
+#include "vchan-internal.h"
 #include <xenolith/grants.h>
-#include <xenolith/vchan.h>
 
 #ifndef __wasm_atomics__
 #error "vchan needs -matomics (xencc sets it)"
@@ -21,7 +21,7 @@ static int fail(struct vchan *channel, int error) {
 static _Bool is_fresh(const struct vchan *channel) {
   if (channel->server || !channel->revokable) return 1;
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  return load(channel->epoch_word) == channel->epoch;
+  return load(channel->epoch_word) == channel->epoch && load(channel->guard) == channel->epoch;
 }
 
 /* An index of the other end gave `count`, which cannot be more than the ring holds. */
@@ -57,6 +57,7 @@ int vchan_is_open(struct vchan *channel) {
   if (channel->error != 0) return 0;
   if (!channel->server) return is_fresh(channel) && load_byte(&channel->control->srv_live) == 1;
   uint8_t live = load_byte(&channel->control->cli_live);
+  if (live == 1 && channel->event_wanted) xen_vchan_watch_over(channel);
   if (live > 1) return 2;
   return live == 1 && (!channel->revokable || grant_in_use_for_writing(channel->ring_ref));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening and closing channels. See <xenolith/vchan.h> for the protocol. */
 #include "internal.h"
+#include "vchan-internal.h"
 #include <xenolith/grants.h>
-#include <xenolith/vchan.h>
 #include <xenolith/xenstore.h>
 
 #define SMALL_ORDERS_END 12
@@ -45,13 +45,18 @@ static struct vchan_ring ring_of(struct vchan_indices *shared, char *data, unsig
 /* A page of zeros that is granted to nobody: what counts is that the grant goes when the domain does. */
 static void *beacon_page;
 
-static int light_beacon(struct vchan *channel) {
+/*
+ * The reference is above all others of the channel: when a domain dies its references are gone through from the lowest to
+ * the highest, so that the pages have been taken back when the event is sent.
+ */
+static int light_beacon(struct vchan *channel, grant_ref_t least) {
   if (beacon_page == NULL) beacon_page = xen_pages_alloc(0);
   if (beacon_page == NULL) return -XEN_ENOMEM;
-  int ref = grant_access(DOMID_INVALID, gfn_of(beacon_page), GTF_readonly);
+  int ref = xen_grant_take_ref_above(least);
   if (ref < 0) return ref;
+  xen_grant_give((grant_ref_t)ref, DOMID_INVALID, gfn_of(beacon_page), GTF_readonly);
   channel->beacon = (uint32_t)ref;
-  return grant_set_unmap_notify(channel->beacon, UNMAP_NOTIFY_SEND_EVENT, 0, channel->port);
+  return 0;
 }
 
 static void put_out_beacon(struct vchan *channel) {
@@ -69,42 +74,60 @@ static uint32_t new_epoch(void) {
   return epoch == 0 ? 1 : epoch;
 }
 
+/* Lays out the pages that gntalloc gave: control page, left ring, right ring, and in revokable mode the guard. */
+static void lay_out(struct vchan *channel, unsigned int left_order, unsigned int right_order, char *pages,
+                    const grant_ref_t *refs) {
+  struct vchan_control *control = (struct vchan_control *)pages;
+  uint32_t left_pages = pages_of_order(left_order), ring_pages = left_pages + pages_of_order(right_order);
+  char *left = pages + XEN_PAGE_SIZE, *right = left + left_pages * XEN_PAGE_SIZE;
+  channel->control = control;
+  channel->ring_ref = refs[0];
+  for (uint32_t i = 0; i < ring_pages; i++) control->grants[i] = refs[i + 1];
+  control->left_order = (uint16_t)left_order;
+  control->right_order = (uint16_t)right_order;
+  channel->read = ring_of(&control->left, place(control, left_order, left), left_order, 0);
+  channel->write = ring_of(&control->right, place(control, right_order, right), right_order, 0);
+  if (!channel->revokable) return;
+  uint32_t *guard = (uint32_t *)(pages + (ring_pages + 1) * XEN_PAGE_SIZE);
+  control->grants[ring_pages] = *guard = channel->epoch = new_epoch();
+  control->grants[ring_pages + 1] = refs[ring_pages + 1];
+  channel->epoch_word = &control->grants[ring_pages];
+}
+
 static int share_pages(struct vchan *channel, unsigned int left_order, unsigned int right_order) {
-  uint32_t left_pages = pages_of_order(left_order), count = 1 + left_pages + pages_of_order(right_order);
-  grant_ref_t *refs = xen_block_alloc(count * sizeof *refs);
-  if (refs == NULL) return -XEN_ENOMEM;
-  void *pages;
+  uint32_t count = 1 + pages_of_order(left_order) + pages_of_order(right_order) + channel->revokable;
   unsigned int flags = GNTALLOC_WRITABLE | (channel->revokable ? GNTALLOC_REVOKABLE : 0);
+  grant_ref_t *refs = xen_block_alloc(count * sizeof *refs);
+  void *pages;
+  if (refs == NULL) return -XEN_ENOMEM;
   int status = gntalloc_alloc(channel->remote, flags, count, refs, &pages);
   if (status == 0) {
-    char *rings = (char *)pages + XEN_PAGE_SIZE;
-    struct vchan_control *control = channel->control = pages;
     channel->page_count = count;
-    channel->ring_ref = refs[0];
-    for (uint32_t i = 1; i < count; i++) control->grants[i - 1] = refs[i];
-    channel->epoch_word = &control->grants[count - 1];
-    control->left_order = (uint16_t)left_order;
-    control->right_order = (uint16_t)right_order;
-    channel->read = ring_of(&control->left, place(control, left_order, rings), left_order, 0);
-    rings += left_pages * XEN_PAGE_SIZE;
-    channel->write = ring_of(&control->right, place(control, right_order, rings), right_order, 0);
+    lay_out(channel, left_order, right_order, pages, refs);
   }
   xen_block_free(refs, count * sizeof *refs);
   return status;
 }
 
-static int watch_over_server(struct vchan *channel) {
-  const unsigned int both = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT;
-  return channel->revokable ? light_beacon(channel)
-                            : gntalloc_set_unmap_notify(&channel->control->srv_live, both, channel->port);
+static int ask_for(struct vchan *channel, unsigned int action) {
+  return channel->revokable
+             ? grant_set_unmap_notify(channel->beacon, action & UNMAP_NOTIFY_SEND_EVENT, 0, channel->port)
+             : gntalloc_set_unmap_notify(&channel->control->srv_live, action, channel->port);
+}
+
+/* An event needs a port that has another end, which it has once the client is there. */
+int xen_vchan_watch_over(struct vchan *channel) {
+  int status = ask_for(channel, UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT);
+  channel->event_wanted = status == -XEN_EINVAL;
+  return channel->event_wanted ? ask_for(channel, UNMAP_NOTIFY_CLEAR_BYTE) : status;
 }
 
 static int open_server(struct vchan *channel, unsigned int left_order, unsigned int right_order) {
   int status = share_pages(channel, left_order, right_order);
-  if (status == 0) status = watch_over_server(channel);
+  if (status == 0 && channel->revokable) status = light_beacon(channel, channel->epoch_word[1]);
+  if (status == 0) status = xen_vchan_watch_over(channel);
   if (status < 0) return status;
   struct vchan_control *control = channel->control;
-  if (channel->revokable) *channel->epoch_word = channel->epoch = new_epoch();
   control->cli_notify = VCHAN_NOTIFY_WRITE;
   control->cli_live = 2;
   __atomic_store_n(&control->srv_live, 1, __ATOMIC_SEQ_CST);
@@ -130,7 +153,7 @@ int vchan_revoke(struct vchan *channel) {
   struct vchan_control *control = channel->control;
   if (!channel->server || !channel->revokable || control == NULL) return -XEN_EINVAL;
   __atomic_store_n(&control->srv_live, 0, __ATOMIC_SEQ_CST);
-  __atomic_store_n(channel->epoch_word, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n((uint32_t *)(uintptr_t)channel->epoch_word, 0, __ATOMIC_SEQ_CST);
   int status = gntalloc_revoke(control, channel->page_count);
   __atomic_store_n(&control->cli_live, 0, __ATOMIC_SEQ_CST);
   xen_event_send(channel->port);
@@ -171,8 +194,9 @@ static void unmap_pages(struct vchan *channel, void *pages, uint32_t count) {
 
 static int watch_over_client(struct vchan *channel) {
   const unsigned int both = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT;
-  return channel->revokable ? light_beacon(channel)
-                            : gntdev_set_unmap_notify(&channel->control->cli_live, both, channel->port);
+  if (!channel->revokable) return gntdev_set_unmap_notify(&channel->control->cli_live, both, channel->port);
+  int status = light_beacon(channel, 0);
+  return status < 0 ? status : grant_set_unmap_notify(channel->beacon, UNMAP_NOTIFY_SEND_EVENT, 0, channel->port);
 }
 
 /* Every word is read once. */
@@ -191,6 +215,11 @@ static int map_rings(struct vchan *channel, uint32_t left_pages, uint32_t right_
   int status = map_pages(channel, left_pages, refs, GNTDEV_READ | GNTDEV_WRITE, &channel->left_pages);
   if (status == 0) status = map_pages(channel, right_pages, refs + left_pages, GNTDEV_READ, &channel->right_pages);
   xen_block_free(refs, GRANTS_MAX * sizeof *refs);
+  if (status < 0 || !channel->revokable) return status;
+  channel->epoch_word = &channel->control->grants[left_pages + right_pages];
+  struct gntdev_ref guard = {channel->remote, grants[left_pages + right_pages + 1]};
+  status = map_pages(channel, 1, &guard, GNTDEV_READ, &channel->guard_page);
+  channel->guard = channel->guard_page;
   return status;
 }
 
@@ -211,7 +240,6 @@ static int attach(struct vchan *channel) {
   channel->read.size = 1u << right;
   int status = map_rings(channel, left_pages, right_pages);
   if (status < 0) return status;
-  channel->epoch_word = &control->grants[left_pages + right_pages];
   channel->write = ring_of(&control->left, place(control, left, channel->left_pages), left, control->left.prod);
   channel->read = ring_of(&control->right, place(control, right, channel->right_pages), right, control->right.cons);
   if (!vchan_is_open(channel)) return -XEN_ENOTCONN;
@@ -248,6 +276,7 @@ static void close_client(struct vchan *channel) {
   if (channel->control == NULL) return;
   unmap_pages(channel, channel->left_pages, left_page_count(channel));
   unmap_pages(channel, channel->right_pages, right_page_count(channel));
+  unmap_pages(channel, channel->guard_page, 1);
   __atomic_store_n(&channel->control->cli_live, 0, __ATOMIC_SEQ_CST);
   unmap_pages(channel, channel->control, 1);
 }
@@ -270,7 +299,7 @@ void vchan_close(struct vchan *channel) {
   channel->port = 0;
   channel->error = -XEN_ENOTCONN;
   channel->control = NULL;
-  channel->left_pages = channel->right_pages = NULL;
+  channel->left_pages = channel->right_pages = channel->guard_page = NULL;
   channel->read = channel->write = (struct vchan_ring){.shared = &nothing};
 }
 

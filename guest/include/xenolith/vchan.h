@@ -9,21 +9,23 @@
  * xenstore, `<path>/ring-ref` and `<path>/event-channel` say where it is; only the client may read them.
  *
  * Revokable mode (VCHAN_REVOKABLE, chosen by the server). All pages are granted revokable, so the server, or the
- * hypervisor when the server dies, takes them back at any moment. Two things are added:
+ * hypervisor when the server dies, takes them back at any moment. Three things are added:
  *
- *   1. the word behind the last entry of `grants` in the control page holds the channel's *epoch*, a number that is not 0;
- *   2. the node `<path>/revokable` holds the epoch in decimal. A client that does not know the node fails to map
+ *   1. the word behind the last page in `grants` holds the channel's *epoch*, a number that is not 0;
+ *   2. the word behind that holds the reference of the *guard*, one more page, whose first word is the epoch too;
+ *   3. the node `<path>/revokable` holds the epoch in decimal. A client that does not know the node fails to map
  *      the pages (permission denied); a server without the node is in plain mode.
  *
  * The client maps the pages with replacements that read as zeros. Rules that make the end of the channel orderly:
  *
  *   R1. Nobody trusts an index twice: each side keeps its own two indices privately, and reads each of the other's once.
- *   R2. The server clears the epoch and has the control page revoked *before* any page of a ring. It gives the control
- *       page the lowest of the channel's references, because the hypervisor revokes in ascending order when a domain dies.
- *   R3. The client copies bytes out of the ring first and looks at the epoch afterwards. It finds the right epoch: the
- *       control page was still the server's, hence the ring was, hence the bytes are fresh. It finds another (0): some bytes may
+ *   R2. The server has the control page revoked *before* any page of a ring. Of the channel's references the control
+ *       page has the lowest and the guard the highest: when a domain dies the hypervisor revokes from one end of its
+ *       table to the other, so that one of the two goes before all rings, whichever end that is.
+ *   R3. The client copies bytes out of the ring first and looks at both epochs afterwards. Both are right: control page
+ *       and guard were still the server's, hence the rings were, hence the bytes are fresh. One is not (0): some bytes may
  *       be those of a replacement, so none is delivered, and the channel is closed for good.
- *   R4. An index is judged after the epoch too: on a replacement page all of them are 0.
+ *   R4. An index is judged after the epochs too: on a replacement page all of them are 0.
  *   R5. What the client still writes goes to pages that nobody else sees.
  *
  * So the client receives a prefix of what the server sent, then -ENOTCONN; it never faults and never receives bytes
@@ -98,15 +100,18 @@ struct vchan {
   struct vchan_ring read;
   struct vchan_ring write;
   uint32_t epoch;
-  volatile uint32_t *epoch_word;
+  const volatile uint32_t *epoch_word;
+  const volatile uint32_t *guard;
   /* Server: the pages, control page first, and its reference. */
   uint32_t page_count;
   uint32_t ring_ref;
   /* Client: pages mapped. Laid over: of own pages. */
   _Bool laid_over;
-  void *left_pages, *right_pages;
+  void *left_pages, *right_pages, *guard_page;
   /* The grant to nobody; 0: none. */
   uint32_t beacon;
+  /* Server: the event at its own death cannot be asked for before the client is there. */
+  _Bool event_wanted;
   /* Server: where it stands in the xenstore; empty: nowhere. */
   char path[VCHAN_PATH_MAX];
 };
