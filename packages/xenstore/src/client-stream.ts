@@ -52,10 +52,11 @@ export const openInProcess = (server: XenstoreServer): ClientStream => {
 
 /** A connection over the Unix socket of a server. `SYSTEM_CALL` when nobody listens there; `ABORTED`. */
 export const openSocket = async (path: string, signal?: AbortSignal): Promise<ClientStream> => {
-  const socket = createConnection({ path, ...(signal === undefined ? {} : { signal }) });
+  const socket = createConnection(path);
   try {
-    await once(socket, "connect");
+    await once(socket, "connect", signal === undefined ? {} : { signal });
   } catch (cause) {
+    socket.on("error", () => {}).destroy();
     if (signal?.aborted === true) throw new XenolithError("ABORTED", `connecting to ${path} was aborted`, { cause });
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new XenolithError("SYSTEM_CALL", `connect to ${path}: ${reason}`, { cause });

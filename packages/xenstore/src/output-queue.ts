@@ -45,8 +45,8 @@ export class OutputQueue {
     return this.#events.size;
   }
 
-  get empty(): boolean {
-    return this.#current === undefined && this.#replies.length === 0 && this.#events.size === 0;
+  get eventBytes(): number {
+    return this.#eventBytes;
   }
 
   reply(message: Uint8Array): void {

@@ -30,7 +30,8 @@ export interface PathOwner {
  * Source: xs_wire.h, xenstore.txt.
  */
 export const canonicalPath = (written: string, { domid, pathMax }: PathOwner): string | Refusal => {
-  if (written.length === 0 || written.length > XENSTORE_ABS_PATH_MAX) return refuse("EINVAL");
+  if (written.length === 0 || written.length > XENSTORE_ABS_PATH_MAX || written.startsWith("@"))
+    return refuse("EINVAL");
   const path = written.startsWith("/") ? written : `${domainPath(domid)}/${written}`;
   if (path.length > XENSTORE_ABS_PATH_MAX || !absolute.test(path)) return refuse("EINVAL");
   const homeLength = home.exec(path)?.[0].length ?? 0;

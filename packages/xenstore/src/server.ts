@@ -67,6 +67,11 @@ export class XenstoreServer {
     return this.#connections.size;
   }
 
+  /** The connection of a domain that was introduced. */
+  connectionOf(domid: number): Connection | undefined {
+    return this.#rings.get(domid);
+  }
+
   /** Connects the control domain: the stream may ask for everything. */
   connectControl(channel: ByteChannel): Connection {
     return this.#connect(this.store.domains.control, channel);

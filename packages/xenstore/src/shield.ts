@@ -2,8 +2,9 @@ import type { Connection } from "./connection.ts";
 
 /** Commits that must fail because of others before those are made to wait. */
 const CONFLICT_COUNT = 3;
-/** How long they wait at most for one transaction. */
-const SHIELD_MS = 100;
+/** How long they wait at most for one transaction of the control domain, and of a guest. */
+const CONTROL_SHIELD_MS = 100;
+const GUEST_SHIELD_MS = 10;
 
 interface Shield {
   readonly domids: ReadonlySet<number>;
@@ -12,8 +13,8 @@ interface Shield {
 
 /**
  * Keeps clients from making another's transactions fail for ever: after three failures in a row the domains that caused
- * them are not served while the next transaction is open, for a tenth of a second at most. The control domain is never
- * made to wait.
+ * them are not served while the next transaction is open, for a tenth of a second at most. It takes three more failures
+ * until they wait again, so nobody can be kept from being served this way. The control domain never waits.
  *
  * Source: XSA-206.
  */
@@ -35,10 +36,13 @@ export class Shields {
   raise(connection: Connection): void {
     if (connection.conflictCount < CONFLICT_COUNT || this.#active.has(connection)) return;
     const domids = new Set(connection.culprits);
+    connection.conflictCount = 0;
+    connection.culprits.clear();
     domids.delete(0);
     if (domids.size === 0) return;
-    this.#active.set(connection, { domids, untilMs: this.#now() + SHIELD_MS });
-    setTimeout(() => this.lower(connection), SHIELD_MS).unref();
+    const shieldMs = connection.caller.privileged ? CONTROL_SHIELD_MS : GUEST_SHIELD_MS;
+    this.#active.set(connection, { domids, untilMs: this.#now() + shieldMs });
+    setTimeout(() => this.lower(connection), shieldMs).unref();
   }
 
   /** It ended, or took too long. */

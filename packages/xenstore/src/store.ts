@@ -6,7 +6,14 @@ import { CLOSED, inherit, mayAccess, ownsNode, type Permissions } from "./permis
 import type { Quota } from "./quota.ts";
 import { RecentWriters } from "./recent-writers.ts";
 import { type Refusal, refuse, refused } from "./refusal.ts";
-import { DEPENDS_ON_LIST, DEPENDS_ON_NODE, DEPENDS_ON_TREE, mergeInto, Transaction } from "./transaction.ts";
+import {
+  DEPENDS_ON_LIST,
+  DEPENDS_ON_NODE,
+  DEPENDS_ON_TREE,
+  mergeInto,
+  touchBytes,
+  Transaction,
+} from "./transaction.ts";
 import { dispatch, dispatchSpecial } from "./watch-dispatch.ts";
 import { WatchIndex } from "./watch-index.ts";
 
@@ -151,7 +158,8 @@ export class Store {
     const { owner } = transaction;
     const conflict = transaction.conflict(this.#root);
     if (conflict !== undefined) {
-      const culprits = this.#recent.writersOf(conflict, transaction.startGeneration);
+      const lostSnapshot = transaction.base === undefined;
+      const culprits = lostSnapshot ? new Set<number>() : this.#recent.writersOf(conflict, transaction.startGeneration);
       culprits.delete(owner.domid);
       this.abort(transaction);
       return { outcome: "conflict", culprits };
@@ -192,8 +200,10 @@ export class Store {
 
   #touch(caller: DomainRecord, transaction: Transaction, path: string, depends: number): true | Refusal {
     if (transaction.root === undefined) return refuse("EAGAIN");
-    if (!transaction.touch(path, depends, this.domains.limit(caller, "transaction-nodes"))) return refuse("ENOSPC");
-    return caller.memoryBytes > this.domains.limit(caller, "memory") ? refuse("ENOSPC") : OK;
+    const room = this.domains.limit(caller, "memory") - caller.memoryBytes;
+    const known = transaction.touched.has(path);
+    if (!known && touchBytes(path) > room) return refuse("ENOSPC");
+    return transaction.touch(path, depends, this.domains.limit(caller, "transaction-nodes")) || refuse("ENOSPC");
   }
 
   /** The node, if the caller may use it; whether one that is missing is missing is told to those who may use its parent. */

@@ -11,6 +11,9 @@ export const DEPENDS_ON_TREE = 4;
 
 const TOUCHED_BYTES = 96;
 
+/** What the note of one path costs its owner. */
+export const touchBytes = (path: string): number => TOUCHED_BYTES + path.length;
+
 /**
  * A view of the tree as it was at the start with the transaction's own changes, and a note of everything that it read or
  * wrote. It can be committed as long as all of that is still as it was.
@@ -61,7 +64,7 @@ export class Transaction {
     const known = this.touched.get(path);
     if (known === undefined) {
       if (this.touched.size >= countMax) return false;
-      this.#charge(TOUCHED_BYTES + path.length);
+      this.#charge(touchBytes(path));
     }
     this.touched.set(path, (known ?? 0) | depends);
     return true;

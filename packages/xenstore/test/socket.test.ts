@@ -67,6 +67,17 @@ describe("the Unix socket", () => {
     await assert.rejects(XenstoreClient.connect(newPath(), { signal: AbortSignal.abort() }), { code: "ABORTED" });
   });
 
+  it("a signal for connecting does not end the connection later", async () => {
+    const path = newPath();
+    await using _socket = await listenXenstore(new XenstoreServer(), path);
+    const controller = new AbortController();
+    const client = await XenstoreClient.connect(path, { signal: controller.signal });
+    controller.abort();
+    await new Promise(setImmediate);
+    assert.equal(await client.read("/"), "");
+    client.close();
+  });
+
   it("a payload above 4096 bytes cuts the connection, and the others stay", async () => {
     const path = newPath();
     await using socket = await listenXenstore(new XenstoreServer(), path);
