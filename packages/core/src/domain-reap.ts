@@ -5,7 +5,9 @@
  *     stage    what it does                                     goes on when
  *     detach   takes the address space away                     the page table obeyed
  *     quiesce  waits; then takes its extents back, and away     the domain has no thread, and every vCPU of every domain
- *              what it has mapped of others'                    was outside the hypervisor once since it is dying
+ *              the extents of others' that it has mapped        was outside the hypervisor once since it is dying
+ *     grants   ends its mappings, revokes what it granted, a    nothing of others' is mapped, nothing of its revokably
+ *              slice at a time
  *     events   closes its ports, a slice at a time              all are closed
  *     memory   gives its frames back, a slice at a time         none is left but those that others hold
  *     grace    waits                                            every vCPU was outside once since the last port closed
@@ -32,13 +34,24 @@ import { closeAllPorts } from "./event-reset.ts";
 import { reapExtents } from "./extent-revoke.ts";
 import { GATE_IN, GATE_STOP } from "./gate.ts";
 import { freeGrantTable } from "./grant-grow.ts";
+import { reapGrants } from "./grant-reap.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
 import { relinquishMemory } from "./memory-populate.ts";
 import { returnVirqs } from "./virq.ts";
 
 /** Stages in their order; the index is what `DomainTable.reapStage` holds. */
-export const REAP_STAGES = ["detach", "quiesce", "events", "memory", "grace", "special", "zombie", "retire"] as const;
+export const REAP_STAGES = [
+  "detach",
+  "quiesce",
+  "grants",
+  "events",
+  "memory",
+  "grace",
+  "special",
+  "zombie",
+  "retire",
+] as const;
 /** One stage. */
 export type ReapStage = (typeof REAP_STAGES)[number];
 
@@ -116,6 +129,7 @@ const stages: Readonly<Record<ReapStage, StageWork>> = {
     graceOver(hypervisor, slot) &&
     reapExtents(hypervisor, slot) &&
     advance(hypervisor, slot),
+  grants: (hypervisor, slot, budget) => reapGrants(hypervisor, slot, budget) && advance(hypervisor, slot),
   events: (hypervisor, slot, budget) => closeAllPorts(hypervisor, slot, budget) && advance(hypervisor, slot),
   memory: (hypervisor, slot, budget) => {
     if (!relinquishMemory(hypervisor, slot, budget)) return false;

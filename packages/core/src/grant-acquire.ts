@@ -216,7 +216,13 @@ const pinFirst = (
  * Sets READING, and WRITING for a writer, in the shared entry at `address`, if it permits `grantee` (ANY_GRANTEE: not
  * looked at) this access. Returns the entry's flags, or a status with nothing changed.
  */
-export const handshake = (hypervisor: Hypervisor, address: number, grantee: number, isWrite: boolean, use: number): number => {
+export const handshake = (
+  hypervisor: Hypervisor,
+  address: number,
+  grantee: number,
+  isWrite: boolean,
+  use: number,
+): number => {
   const { directMap } = hypervisor;
   const bank = directMap.bankOf(address);
   const words = directMap.words[bank]!;

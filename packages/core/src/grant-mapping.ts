@@ -31,9 +31,6 @@ export const LOCAL_PROVIDED = 0xffff_ffff;
 export const KEPT_FLAGS = (GNTMAP_guest_avail_mask | 0x1f) >>> 0;
 /** Both halves of a mapping. */
 export const HALVES = GNTMAP_host_map | GNTMAP_device_map;
-/** Stands in place of a revoked page that was mapped for reading: withheld at boot, and never written by anybody. */
-export const ZERO_FRAME = 0;
-
 /** What the halves in `flags` (GNTMAP_*) add to the pin counters of an entry. */
 export const unitsOf = (flags: number): number => {
   const isReadOnly = (flags & GNTMAP_readonly) !== 0;

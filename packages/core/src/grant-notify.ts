@@ -27,30 +27,25 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { MAPPING_FLAG_EXTENT, MAPPING_FLAG_REVOKABLE, MAPPING_LIVE } from "./maptrack-table.ts";
 import { p2mType, P2M_RAM } from "./p2m.ts";
 
-/** What is to happen. */
-export interface NotifyRequest {
-  /** A handle, or with UNMAP_NOTIFY_REF a reference of the caller's own table. */
-  readonly target: number;
-  /** UNMAP_NOTIFY_*; without CLEAR_BYTE and SEND_EVENT an earlier request is removed. */
-  readonly action: number;
-  /** Byte of the page. */
-  readonly offset: number;
-  /** An interdomain port of the caller. */
-  readonly port: number;
-}
-
 const ACTIONS = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT;
 const OFFSET_SHIFT = 2;
 const PORT_SHIFT = 14;
 
 /**
- * Notes a request of the domain in `slot`, in place of an earlier one. 0, -EINVAL: unknown action, offset not in the page,
- * not a port that can be sent on, a byte of a page that is mapped for reading, or a revokable grant; -ENOENT: no such
- * mapping or grant.
+ * Notes what the domain in `slot` wants done when `target` ends: a handle, or with UNMAP_NOTIFY_REF a reference of its
+ * own table. `action` is UNMAP_NOTIFY_*; without CLEAR_BYTE and SEND_EVENT an earlier request is removed, else it is
+ * replaced. 0, -EINVAL: unknown action, `offset` not in the page, `port` not an interdomain port of its, a byte of a page
+ * that is mapped for reading, or a revokable grant; -ENOENT: no such mapping or grant.
  */
-export const setUnmapNotify = (hypervisor: Hypervisor, slot: number, request: NotifyRequest): number => {
+export const setUnmapNotify = (
+  hypervisor: Hypervisor,
+  slot: number,
+  target: number,
+  action: number,
+  offset: number,
+  port: number,
+): number => {
   const { events } = hypervisor;
-  const { target, action, offset, port } = request;
   if ((action & ~(ACTIONS | UNMAP_NOTIFY_REF)) !== 0 || offset >= FRAME_BYTES) return -EINVAL;
   if ((action & UNMAP_NOTIFY_SEND_EVENT) !== 0) {
     const word = port < events.portsPerDomain ? events.load(slot, port) : 0;
