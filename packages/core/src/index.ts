@@ -208,6 +208,19 @@ export {
   VCPU_STARTED,
 } from "./vcpu-table.ts";
 
+// Grants.
+export { createMapRequest, mapGrant } from "./grant-map.ts";
+export type { MapRequest } from "./grant-map.ts";
+export { LOCAL_PROVIDED } from "./grant-mapping.ts";
+export { BATCH_MAX, MapBatch, mapBatch } from "./grant-batch.ts";
+export { createUnmapRequest, dropMapping, unmapGrant } from "./grant-unmap.ts";
+export type { UnmapRequest } from "./grant-unmap.ts";
+export { UnmapBatch, unmapBatch } from "./grant-unbatch.ts";
+export { revokeGrant } from "./grant-revoke.ts";
+export { resetGrants } from "./grant-reset.ts";
+export { fireRefNotify, setUnmapNotify } from "./grant-notify.ts";
+export { auditGrants } from "./audit-grants.ts";
+
 // For tests and simulation.
 export { FakeMmu } from "./fake-mmu.ts";
 export type { MmuCall } from "./fake-mmu.ts";
