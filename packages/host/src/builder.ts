@@ -2,10 +2,10 @@
  * Turns an image into the memory of a new domain: RAM for what the module declares, its data, and for Xen-style guests
  * the pages that tell it about itself.
  *
- *     0                        declared minimum            0xffffc000    0xffffd000   0xffffe000      4 GiB
- *     ├────────────────────────┼──────────────────────────┼─────────────┼────────────┼───────────────┤
- *     │ RAM, data segments     │ holes; memory.grow here  │ shared_info │ start_info │ holes         │
- *                                                          (Xen-style guests only)
+ *     0                        declared minimum            0xffffa000     0xffffb000     0xffffc000    0xffffd000   0xffffe000      4 GiB
+ *     ├────────────────────────┼──────────────────────────┼──────────────┼──────────────┼─────────────┼────────────┼───────────────┤
+ *     │ RAM, data segments     │ holes; memory.grow here  │ xenstore ring│ console ring │ shared_info │ start_info │ holes         │
+ *                                                          (ring pages: rings.ts)        (Xen-style guests only)
  */
 import { EFAULT, errnoName, XENMAPSPACE_shared_info, XenolithError, start_info } from "@xenolith/abi";
 import { addToPhysmap, GuestMemory, MAX_PAGES_MAX, setMaxPages } from "@xenolith/core";
@@ -14,10 +14,11 @@ import { FRAMES_PER_PAGE, populateHoles } from "./guest-heap.ts";
 import type { HostContext } from "./host-context.ts";
 import type { BootImage } from "./image.ts";
 import { FRAME_BYTES } from "./mmu.ts";
+import { connectRings, CONSOLE_GFN, hasRings, RING_FRAMES, type RingFacts, STORE_GFN } from "./rings.ts";
 
 const START_INFO_MAGIC = "xen-3.0-wasm_32";
 const PAGES_MAX = 65_536;
-/** As many for a Xen-style guest, whose last page of 64 KiB holds start_info and shared_info. */
+/** As many for a guest whose last page of 64 KiB holds rings, start_info and shared_info. */
 const PAGES_MAX_XEN = PAGES_MAX - 1;
 /** Where start_info stands; shared_info is one frame below. The two frames above stay holes. */
 const START_INFO_GFN = 0xf_fffd;
@@ -36,24 +37,33 @@ export interface BuildPlan {
   readonly commandLine: string;
 }
 
+/** What a domain was built with. */
+export interface Built {
+  /** Address of its start_info; 0: not a Xen-style guest. */
+  readonly startInfo: number;
+  readonly rings: RingFacts | undefined;
+}
+
 /**
- * Fills the memory of a domain that has none, and returns the address of its start_info (0: not a Xen-style guest).
+ * Fills the memory of a domain that has none.
  *
  * @throws XenolithError `MEMORY_LIMIT`, `MEMORY_EXHAUSTED`, `VMA_EXHAUSTED`, `MODULE_INVALID`.
  */
-export const buildDomain = (context: HostContext, plan: BuildPlan): number => {
+export const buildDomain = (context: HostContext, plan: BuildPlan): Built => {
   const { hypervisor, hostTable } = context;
   const { slot } = plan;
   const { manifest } = plan.image.image;
   const minimumPages = manifest.memory?.minimumPages ?? 0;
-  const isXen = manifest.kind === "xen";
+  const isRinged = hasRings(manifest);
   setMaxPages(hypervisor, slot, Math.min(plan.pagesMax, MAX_PAGES_MAX));
   populate(context, plan, 0, minimumPages * FRAMES_PER_PAGE);
   hostTable.memoryPages[slot] = minimumPages;
   const pagesMax = manifest.memory === null ? 0 : (manifest.memory.maximumPages ?? PAGES_MAX);
-  hostTable.memoryPagesMax[slot] = isXen ? Math.min(pagesMax, PAGES_MAX_XEN) : pagesMax;
+  hostTable.memoryPagesMax[slot] = isRinged ? Math.min(pagesMax, PAGES_MAX_XEN) : pagesMax;
   writeSegments(context, plan);
-  return isXen ? writeStartInfo(context, plan, START_INFO_GFN) : 0;
+  if (isRinged) populate(context, plan, STORE_GFN, RING_FRAMES);
+  const rings = isRinged ? connectRings(hypervisor, slot) : undefined;
+  return { startInfo: manifest.kind === "xen" ? writeStartInfo(context, plan, rings) : 0, rings };
 };
 
 const populate = (context: HostContext, plan: BuildPlan, gfn: number, count: number): void => {
@@ -93,10 +103,10 @@ const writeSegments = (context: HostContext, plan: BuildPlan): void => {
 };
 
 /** Puts start_info and shared_info at the top of the address space, where no heap ever grows to. */
-const writeStartInfo = (context: HostContext, plan: BuildPlan, gfn: number): number => {
+const writeStartInfo = (context: HostContext, plan: BuildPlan, rings: RingFacts | undefined): number => {
   const { hypervisor } = context;
   const { slot } = plan;
-  populate(context, plan, gfn, 1);
+  populate(context, plan, START_INFO_GFN, 1);
   const hooked = addToPhysmap(hypervisor, slot, XENMAPSPACE_shared_info, 0, SHARED_INFO_GFN);
   if (hooked !== 0) throw new XenolithError("VMA_EXHAUSTED", `cannot map shared_info: ${errnoName(hooked) ?? hooked}`);
   const bytes = new Uint8Array(start_info.sizeBytes);
@@ -104,7 +114,13 @@ const writeStartInfo = (context: HostContext, plan: BuildPlan, gfn: number): num
   bytes.set(new TextEncoder().encode(START_INFO_MAGIC), start_info.magic.offset);
   start_info.nr_pages.set(view, 0, hypervisor.domains.totPages[slot]!);
   start_info.shared_info.set(view, 0, SHARED_INFO_GFN * FRAME_BYTES);
+  if (rings !== undefined) {
+    start_info.store_mfn.set(view, 0, STORE_GFN);
+    start_info.store_evtchn.set(view, 0, rings.storePort);
+    start_info.console.domU.mfn.set(view, 0, CONSOLE_GFN);
+    start_info.console.domU.evtchn.set(view, 0, rings.consolePort);
+  }
   bytes.set(new TextEncoder().encode(plan.commandLine), start_info.cmd_line.offset);
-  new GuestMemory(hypervisor, slot).copyToGuest(gfn * FRAME_BYTES, bytes);
-  return gfn * FRAME_BYTES;
+  new GuestMemory(hypervisor, slot).copyToGuest(START_INFO_GFN * FRAME_BYTES, bytes);
+  return START_INFO_GFN * FRAME_BYTES;
 };

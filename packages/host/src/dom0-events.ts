@@ -85,6 +85,11 @@ export class Dom0Events {
     this.#check("send", sendPort(this.#cpu.hypervisor, this.#cpu.slot, port));
   }
 
+  /** Sends an event through `port`, if there is still somebody at the other end. */
+  send(port: number): void {
+    sendPort(this.#cpu.hypervisor, this.#cpu.slot, port);
+  }
+
   /**
    * Closes `port`.
    *

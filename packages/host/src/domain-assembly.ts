@@ -6,6 +6,7 @@ import { attachSpace, createDomain } from "@xenolith/core";
 import { closeDescriptor } from "@xenolith/sys";
 import type { AddressSpace } from "./address-space-pool.ts";
 import { buildDomain } from "./builder.ts";
+import { CONSOLE_GFN } from "./rings.ts";
 import { ConsoleStream } from "./console-stream.ts";
 import {
   type DomainOptions,
@@ -22,6 +23,7 @@ import { listOffered } from "./offered-functions.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 import { DomainStdio, filetypeOf } from "./stdio.ts";
 import { attachDescriptors, createDescriptorBuffer, openInitialDescriptors } from "./wasi/index.ts";
+import type { XenstoreDomain } from "./xenstore-service.ts";
 
 /** Everything of a domain but what happens when it is gone. */
 export type AssembledParts = Omit<DomainParts, "onDestroyed">;
@@ -45,15 +47,18 @@ export const assembleDomain = async (
   const files = openFiles(options);
   let slot: number | undefined;
   let space: AddressSpace | undefined;
+  let console: ConsoleStream | undefined;
   try {
     slot = createRow(context, options);
     hostTable.reset(slot, hypervisor.geometry.vcpusPerDomain);
     space = spaces.take();
     attach(context, slot, space);
-    const startInfo = buildDomain(context, { slot, image, pagesMax, commandLine: options.commandLine ?? "" });
+    const plan = { slot, image, pagesMax, commandLine: options.commandLine ?? "" };
+    const { startInfo, rings } = buildDomain(context, plan);
     const name = options.name ?? String(hypervisor.domains.domid[slot]);
     const wasi = wasiConfiguration(options, name, files);
-    const console = new ConsoleStream(hypervisor, slot);
+    console = new ConsoleStream(hypervisor, slot);
+    serveRings(context, console, { slot, name, memoryBytesMax, rings });
     return {
       context,
       slot,
@@ -69,7 +74,13 @@ export const assembleDomain = async (
     };
   } catch (error) {
     files.table.closeAll();
-    if (slot !== undefined) await dismantle(context, slot, space, () => Promise.resolve());
+    if (slot !== undefined) {
+      const domid = hypervisor.domains.domid[slot]!;
+      await dismantle(context, slot, space, async () => {
+        console?.finish();
+        await context.xenstore.release(domid);
+      });
+    }
     throw error;
   }
 };
@@ -89,6 +100,20 @@ const openFiles = (options: DomainOptions) => {
     "INVALID_ARGUMENT",
     `${preopens.length} directories do not fit into ${table.capacity} descriptors`,
   );
+};
+
+/** Serves the console ring and xenstore of a domain that has rings; one without has a home in the store all the same. */
+const serveRings = (context: HostContext, console: ConsoleStream, domain: XenstoreDomain): void => {
+  const { hypervisor, events, ringFrames, xenstore } = context;
+  const { slot, rings } = domain;
+  try {
+    const frame = rings === undefined ? undefined : ringFrames.open(slot, CONSOLE_GFN);
+    if (rings !== undefined && frame !== undefined) console.attach(frame, events, rings.consolePort);
+    xenstore.add(domain);
+  } catch (cause) {
+    const limit = `${hypervisor.events.portsPerDomain - 1} of the control domain`;
+    throw new XenolithError("DOMAIN_LIMIT", `the guest needs two event channels, all ${limit} are in use`, { cause });
+  }
 };
 
 /** A new row of the domain table. */

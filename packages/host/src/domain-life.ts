@@ -147,6 +147,7 @@ export class DomainLife {
     if (!this.#isSuspended || resumeDomain(this.#parts.context.hypervisor, slot) !== 0)
       throw this.#wrongState("unpause");
     this.#isSuspended = false;
+    this.#parts.context.xenstore.resumed(this.#domid);
     this.setBusy(true);
   }
 
@@ -194,6 +195,7 @@ export class DomainLife {
     await this.#vcpus.stop();
     this.#parts.stdio.finish();
     this.#parts.console.finish();
+    await this.#parts.context.xenstore.release(this.#domid);
   }
 
   /** Calls listeners in a turn of their own: what one of them throws must not stop the control domain's service. */
@@ -207,12 +209,15 @@ export class DomainLife {
     if (shutdownCode === SHUTDOWN_suspend) {
       if (this.#isSuspended) return;
       this.#isSuspended = true;
+      context.xenstore.ended(this.#domid);
       this.setBusy(false);
       this.#tell(() => this.#events.emit("suspend"));
       return;
     }
     const exit = readExit(context.hypervisor, context.hostTable, slot);
-    if (exit !== undefined) this.#settle(exit);
+    if (exit === undefined) return;
+    context.xenstore.ended(this.#domid);
+    this.#settle(exit);
   }
 
   /** It ended: threads are stopped, whoever waits is told. */
@@ -230,7 +235,7 @@ export class DomainLife {
     this.stats();
     void this.#vcpus.stop().then(() => {
       this.#parts.stdio.finish();
-      this.#parts.console.poke();
+      this.#parts.console.drain();
     });
     this.#resolveExited(exit);
     this.#tell(() => this.#events.emit("exit", exit));

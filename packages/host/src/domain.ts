@@ -17,6 +17,7 @@ import {
 import type { ImageKind } from "@xenolith/loader";
 import { type ActionOptions, bounded, checkBounds } from "./action.ts";
 import { type CallResult, DomainCalls } from "./domain-calls.ts";
+import type { ConsoleStream } from "./console-stream.ts";
 import type { DomainExit } from "./domain-exit.ts";
 import { DomainLife } from "./domain-life.ts";
 import { framesOf } from "./domain-options.ts";
@@ -78,8 +79,8 @@ export class Domain implements AsyncDisposable {
     return this.#life.exited;
   }
 
-  /** What it prints with console_io. */
-  get console(): AsyncIterable<string> & { text(): Promise<string> } {
+  /** What it prints with console_io and into its console ring; `write` types to a guest that has one. */
+  get console(): AsyncIterable<string> & Pick<ConsoleStream, "text" | "write"> {
     return this.#parts.console;
   }
 

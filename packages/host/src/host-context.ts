@@ -3,10 +3,13 @@
  */
 import type { Cpu, Hypervisor } from "@xenolith/core";
 import type { AddressSpacePool } from "./address-space-pool.ts";
+import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
 import type { HostTable } from "./host-table.ts";
 import type { Machine } from "./machine.ts";
+import type { RingFrames } from "./ring-frame.ts";
 import type { VcpuPool } from "./vcpu-pool.ts";
+import type { XenstoreService } from "./xenstore-service.ts";
 
 /** Parts of a host. */
 export interface HostContext {
@@ -14,6 +17,8 @@ export interface HostContext {
   readonly hypervisor: Hypervisor;
   /** The control domain's calling side. */
   readonly dom0: Cpu;
+  /** Its event channels. */
+  readonly events: Dom0Events;
   readonly hostTable: HostTable;
   readonly pool: VcpuPool;
   readonly spaces: AddressSpacePool;
@@ -21,6 +26,9 @@ export interface HostContext {
   readonly window: Dom0Space;
   /** What its devices reach of others. */
   readonly dmaView: Dom0Space;
+  /** Frames of guests that it serves rings in. */
+  readonly ringFrames: RingFrames;
+  readonly xenstore: XenstoreService;
   /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */
   readonly attend: () => void;
   /** Notes that our own code failed somewhere; `Host.audit` tells it. */

@@ -15,8 +15,10 @@ import { createHostTableBuffer, HostTable } from "./host-table.ts";
 import { fastBank, Machine } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
+import { RingFrames } from "./ring-frame.ts";
 import { TimerService } from "./timer-service.ts";
 import { VcpuPool } from "./vcpu-pool.ts";
+import { XenstoreService } from "./xenstore-service.ts";
 
 /** Lock tag of the control domain's thread. */
 const CONTROL_TAG = 1;
@@ -77,15 +79,19 @@ export const openParts = (options: HostOptions): HostParts => {
   late.recover = () => {
     for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
   };
+  const ringFrames = new RingFrames(hypervisor);
   const context: HostContext = {
     machine,
     hypervisor,
     dom0,
+    events,
     hostTable: new HostTable(hostTable, geometry),
     pool,
     spaces: new AddressSpacePool(),
     window: new Dom0Space(hypervisor, DOM0_SLOT, windowMemory),
     dmaView: new Dom0Space(hypervisor, dmaSlot(hypervisor.domains), dmaMemory),
+    ringFrames,
+    xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
     attend: attention.serve,
     noteFault,
   };

@@ -16,6 +16,8 @@ export interface HostOptions {
   readonly vmaCountMax?: number;
   /** Where rewritten images are kept; the user's cache directory by default. */
   readonly cacheDirectory?: string;
+  /** Serves xenstore at this path, for programs of the same user (`xl xenstore`); nowhere by default. Keeps the process alive. */
+  readonly xenstoreSocket?: string;
 }
 
 /** Banks of 4 GiB that the direct map may have. */

@@ -4,6 +4,7 @@
 import { XenolithError } from "@xenolith/abi";
 import { audit, type Cpu, freeFrameCount, type Hypervisor, outstandingClaims, vmaTotal } from "@xenolith/core";
 import { ImageCache } from "@xenolith/loader";
+import type { XenstoreClient } from "@xenolith/xenstore";
 import { type ActionOptions, checkBounds } from "./action.ts";
 import { auditSpaces } from "./audit-spaces.ts";
 import { Domain } from "./domain.ts";
@@ -49,12 +50,15 @@ export class Host implements AsyncDisposable {
    * Opens a host. Needs no options; takes address space and a few MiB, no machine memory. Does not keep the process
    * alive: running guests do.
    *
-   * @throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`; SystemCallError.
+   * @throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `SYSTEM_CALL` (the socket);
+   * SystemCallError.
    */
   static async open(options: HostOptions = {}): Promise<Host> {
-    const { cacheDirectory } = options;
+    const { cacheDirectory, xenstoreSocket } = options;
     const cache = new ImageCache(cacheDirectory === undefined ? {} : { directory: cacheDirectory });
-    return new Host(openParts(options), cache);
+    const host = new Host(openParts(options), cache);
+    if (xenstoreSocket !== undefined) await host.#listen(xenstoreSocket);
+    return host;
   }
 
   /** The domains that exist, dom0 excluded, oldest first. */
@@ -85,6 +89,17 @@ export class Host implements AsyncDisposable {
   /** The DMA view: what the control domain's devices reach of others. */
   get dmaView(): Dom0Space {
     return this.#parts.context.dmaView;
+  }
+
+  /**
+   * The control domain's client of xenstore, one for the host. The daemon starts with the first call, a guest's first
+   * request, or `HostOptions.xenstoreSocket`; from then on every domain has its home in the store.
+   *
+   * @throws XenolithError `HOST_CLOSED`.
+   */
+  async xenstore(): Promise<XenstoreClient> {
+    this.#requireOpen();
+    return this.#parts.context.xenstore.client();
   }
 
   /** The domain that has this number now. */
@@ -130,6 +145,7 @@ export class Host implements AsyncDisposable {
     const onDestroyed = (): void => void (domains.get(slot) === domain && domains.delete(slot));
     const domain: Domain = new Domain({ ...assembled, onDestroyed });
     domains.set(slot, domain);
+    await context.xenstore.settled();
     return domain;
   }
 
@@ -157,7 +173,8 @@ export class Host implements AsyncDisposable {
    */
   audit(): string[] {
     const { context, domains, faults } = this.#parts;
-    return [...faults, ...audit(context.hypervisor), ...auditSpaces(context.hypervisor, domains.keys())];
+    const memory = audit(context.hypervisor, context.ringFrames.mfns());
+    return [...faults, ...memory, ...auditSpaces(context.hypervisor, domains.keys())];
   }
 
   /** Waits until the vCPU threads that are kept warm are ready: for programs that care about the first start. */
@@ -179,6 +196,7 @@ export class Host implements AsyncDisposable {
   async #closeNow(): Promise<void> {
     const { context, domains, timers, attention } = this.#parts;
     await Promise.all([...domains.values()].map((domain) => domain.destroy()));
+    await context.xenstore.close();
     await context.pool.close();
     timers.close();
     attention.close();
@@ -186,6 +204,15 @@ export class Host implements AsyncDisposable {
     context.window.close();
     context.dmaView.close();
     context.machine.close();
+  }
+
+  async #listen(path: string): Promise<void> {
+    try {
+      await this.#parts.context.xenstore.listen(path);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   #requireOpen(): void {

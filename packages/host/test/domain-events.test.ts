@@ -41,7 +41,7 @@ test("start_info tells the guest its pages, where shared_info stands, and its co
   const view = new DataView(info.buffer);
   assert.equal(at, 0xffff_d000);
   assert.equal(new TextDecoder().decode(info.subarray(0, 15)), "xen-3.0-wasm_32");
-  assert.equal(view.getUint32(32, true), 33);
+  assert.equal(view.getUint32(32, true), 35);
   assert.equal(view.getUint32(36, true), at - 4096);
   assert.equal(new TextDecoder().decode(info.subarray(80, 92)), "root=x quiet");
   assert.equal(domain.read(at - 4096, 4096).length, 4096);
