@@ -40,7 +40,7 @@ const run: FrameRun = { mfn: 0, count: 0, claimed: 0 };
 
 /**
  * Maps an extent where nothing stands; returns the mapping's name. -ENOENT: the extent is closed, -EINVAL: the gfns do
- * not all exist, or the mapper is the granter, -ESRCH: the mapper is dying, -EEXIST: something stands there, -ENOSPC: the
+ * not all exist, or the mapper is the granter, -ESRCH: the mapper or the granter is dying, -EEXIST: something stands there, -ENOSPC: the
  * mapper has no handle or no mapping left, -ENOMEM, -EPERM, -E2BIG: no room for its replacement, or the page table's errno.
  */
 export const mapExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget): number => {
@@ -50,7 +50,7 @@ export const mapExtent = (hypervisor: Hypervisor, extent: number, target: Extent
   if (row < 0 || extents.state[row] !== EXTENT_OPEN) return -ENOENT;
   const count = extents.count[row]!;
   if (!Number.isInteger(gfn) || !p2m.contains(gfn, count) || extents.granter[row] === slot) return -EINVAL;
-  if (!isAlive(hypervisor, slot)) return -ESRCH;
+  if (!isAlive(hypervisor, slot) || !isAlive(hypervisor, extents.granter[row]!)) return -ESRCH;
   const handle = allocHandle(hypervisor, slot);
   if (handle < 0) return -ENOSPC;
   let result = isWritable ? allocateReplacement(hypervisor, slot, count) : 0;

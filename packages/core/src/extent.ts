@@ -70,6 +70,12 @@ export const closeExtent = (hypervisor: Hypervisor, extent: number): number => {
   return 0;
 };
 
+/** Whether the extent is there and can be mapped. */
+export const isExtentOpen = (hypervisor: Hypervisor, extent: number): boolean => {
+  const row = extentRow(hypervisor, extent);
+  return row >= 0 && hypervisor.extents.state[row] === EXTENT_OPEN;
+};
+
 /** Row of the extent of that name, or -1: it is gone. */
 export const extentRow = (hypervisor: Hypervisor, extent: number): number => {
   const { extents } = hypervisor;

@@ -102,7 +102,7 @@ export { memoryOp } from "./memory-op.ts";
 export { auditMemory } from "./audit-memory.ts";
 
 // Extents: runs of frames that the control domain shares.
-export { closeExtent, createExtent, extentRunLength } from "./extent.ts";
+export { closeExtent, createExtent, extentRunLength, isExtentOpen } from "./extent.ts";
 export { extentMappingState } from "./extent-mapping.ts";
 export type { ExtentMappingState } from "./extent-mapping.ts";
 export { mapExtent, unmapExtent } from "./extent-map.ts";

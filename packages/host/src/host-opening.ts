@@ -16,6 +16,7 @@ import { fastBank, Machine } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { RingFrames } from "./ring-frame.ts";
+import { Shares } from "./shares.ts";
 import { TimerService } from "./timer-service.ts";
 import { VcpuPool } from "./vcpu-pool.ts";
 import { XenstoreService } from "./xenstore-service.ts";
@@ -31,6 +32,7 @@ export interface HostParts {
   readonly attention: AttentionLoop;
   /** Domains by slot. */
   readonly domains: Map<number, Domain>;
+  readonly shares: Shares;
   /** Faults of our own code, as they were noted. */
   readonly faults: string[];
 }
@@ -97,5 +99,5 @@ export const openParts = (options: HostOptions): HostParts => {
   };
   // What was raised before there was somebody to ring.
   attention.schedule();
-  return { context, events, timers, attention, domains, faults };
+  return { context, events, timers, attention, domains, shares: new Shares(context, domains), faults };
 };

@@ -17,6 +17,8 @@ import type { HostOptions } from "./host-options.ts";
 import { listOffered, signaturesOf } from "./offered-functions.ts";
 import { type BootImage, type ImageSource, loadImage } from "./image.ts";
 import { FRAME_BYTES } from "./mmu.ts";
+import type { Share } from "./share.ts";
+import type { ShareSource } from "./shares.ts";
 
 /** Figures of a host. */
 export interface HostInfo {
@@ -142,11 +144,35 @@ export class Host implements AsyncDisposable {
     const assembled = await assembleDomain(context, image, options);
     const { slot } = assembled;
     // The slot may have a new owner by the time its old one has been told that it is gone.
-    const onDestroyed = (): void => void (domains.get(slot) === domain && domains.delete(slot));
+    const onDestroyed = (): void => {
+      if (domains.get(slot) === domain) domains.delete(slot);
+      this.#parts.shares.look();
+    };
     const domain: Domain = new Domain({ ...assembled, onDestroyed });
     domains.set(slot, domain);
     await context.xenstore.settled();
     return domain;
+  }
+
+  /**
+   * Puts a buffer into machine memory, to be mapped into domains and taken back from them: a copy of `source`, or that
+   * many bytes of zeros. The calling program writes it directly (`Share.bytes`).
+   *
+   * @throws XenolithError `INVALID_SIZE`, `MEMORY_EXHAUSTED`, `HOST_CLOSED`.
+   */
+  share(source: ShareSource): Share {
+    this.#requireOpen();
+    return this.#parts.shares.create(source);
+  }
+
+  /**
+   * Makes a part of a domain's own memory shareable with others: whole pages from `address`. It ends with the domain.
+   *
+   * @throws XenolithError `DOMAIN_STATE`, `INVALID_SIZE`, `GUEST_ADDRESS`, `HYPERCALL_FAILED`, `HOST_CLOSED`.
+   */
+  shareFrom(domain: Domain, address: number, lengthBytes: number): Share {
+    this.#requireOpen();
+    return this.#parts.shares.createFrom(domain, address, lengthBytes);
   }
 
   /** Figures of the host now. */
@@ -201,6 +227,7 @@ export class Host implements AsyncDisposable {
     timers.close();
     attention.close();
     this.#parts.events.end();
+    this.#parts.shares.close();
     context.window.close();
     context.dmaView.close();
     context.machine.close();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { dmaSlot, depopulateRun, hookRun, P2M_EXTENT_RO, populateRun, unhookRun } from "@xenolith/core";
+import { auditSpaces } from "../src/audit-spaces.ts";
 import type { Host } from "../src/index.ts";
 import { GfnAllocator } from "../src/gfn-allocator.ts";
 import { assertClean, openHost } from "./support.ts";
@@ -15,18 +16,52 @@ const populated = (host: Host, gfn: number, count: number): void => {
 /** The frame at a gfn of dom0. */
 const frameAt = (host: Host, gfn: number): number => host.hypervisor.p2m.get(0, gfn) >>> 4;
 
-test("first fit: runs have a spare gfn behind them, and what comes back is used again", () => {
-  const gfns = new GfnAllocator(1, 20);
+test("next fit: runs have a spare gfn behind them, and what comes back is used again last", () => {
+  const gfns = new GfnAllocator(1, 30);
   assert.deepEqual([gfns.take(4), gfns.take(4), gfns.take(4)], [1, 6, 11]);
-  assert.equal(gfns.take(4), -1);
-  assert.equal(gfns.take(3), 16);
   gfns.give(6, 4);
+  assert.equal(gfns.take(4), 16);
+  assert.equal(gfns.take(9), -1);
+  assert.equal(gfns.take(3), 21);
+  assert.equal(gfns.take(4), 25);
   assert.equal(gfns.take(1), 6);
-  gfns.give(1, 4);
-  gfns.give(11, 4);
-  gfns.give(6, 1);
-  gfns.give(16, 3);
-  assert.equal(gfns.take(18), 1);
+  assert.equal(gfns.take(4), -1);
+  assert.equal(gfns.take(2), 8);
+  for (const [gfn, count] of [
+    [1, 4],
+    [11, 4],
+    [6, 1],
+    [16, 4],
+    [8, 2],
+    [25, 4],
+    [21, 3],
+  ] as const)
+    gfns.give(gfn, count);
+  assert.equal(gfns.take(28), 1);
+});
+
+test("random runs never overlap and all come back", () => {
+  const seed = 20_261_121;
+  let state = seed;
+  const random = (below: number): number => (state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0) % below;
+  const gfns = new GfnAllocator(1, 1000);
+  const taken = new Map<number, number>();
+  for (let step = 0; step < 5000; step += 1) {
+    const count = 1 + random(40);
+    const gfn = random(3) > 0 ? gfns.take(count) : -1;
+    if (gfn >= 0) {
+      for (const [other, length] of taken) assert.ok(gfn + count < other || other + length < gfn, `seed ${seed}`);
+      assert.ok(gfn >= 1 && gfn + count < 1000);
+      taken.set(gfn, count);
+    } else {
+      const [first] = taken;
+      if (first === undefined) continue;
+      taken.delete(first[0]);
+      gfns.give(...first);
+    }
+  }
+  for (const run of taken) gfns.give(...run);
+  assert.equal(gfns.take(998), 1);
 });
 
 test("a view of dom0's own memory shows the machine's frames", async () => {
@@ -82,7 +117,7 @@ test("a write to what is there for reading changes nothing but the writer's view
   assert.deepEqual([view[0], view[4096]], [4, 3]);
   view[0] = 99;
   assert.equal(window.bytes(own, 1)[0], 4);
-  assertClean(host);
+  assert.deepEqual(auditSpaces(hypervisor, []), []);
   hypervisor.locks.acquire(lock);
   assert.equal(unhookRun(hypervisor, slot, gfn, 2), 0);
   hypervisor.locks.release(lock);
