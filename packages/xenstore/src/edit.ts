@@ -1,5 +1,5 @@
 import type { DomainRecord, DomainTable } from "./domain-table.ts";
-import { emptyNode, lookup, type StoreNode, subtree, withNode, withoutNode } from "./node.ts";
+import { emptyNode, lookup, type StoreNode, subtree, withContent, withNode, withoutNode } from "./node.ts";
 import { pathOf } from "./path.ts";
 import { inherit, type Permissions } from "./permissions.ts";
 import type { Change } from "./watch-dispatch.ts";
@@ -46,13 +46,15 @@ export class Edit {
 
   /** Gives a node that exists another value. */
   setValue(parts: readonly string[], node: StoreNode, value: Uint8Array): void {
-    this.place(parts, { ...node, value, generation: this.#next() });
+    const { permissions } = node;
+    this.place(parts, withContent(node, { value, permissions, generation: this.#next() }));
     this.#note(pathOf(parts), {});
   }
 
   /** Gives a node that exists other permissions. */
   setPermissions(parts: readonly string[], node: StoreNode, permissions: Permissions): void {
-    this.place(parts, { ...node, permissions, generation: this.#next() });
+    const { value } = node;
+    this.place(parts, withContent(node, { value, permissions, generation: this.#next() }));
     this.#note(pathOf(parts), { permissions: true });
   }
 

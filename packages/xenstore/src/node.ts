@@ -49,6 +49,22 @@ export const lookup = (root: StoreNode, parts: readonly string[]): StoreNode | u
   return depth === parts.length ? nearest : undefined;
 };
 
+// Copies name every field: spreading an object takes several times as long, and a write makes one copy a level.
+
+const withChildren = (node: StoreNode, children: NameTree<StoreNode>, listGeneration: number): StoreNode => ({
+  value: node.value,
+  permissions: node.permissions,
+  children,
+  generation: node.generation,
+  listGeneration,
+});
+
+/** A node with another content and the same children. */
+export const withContent = (
+  node: StoreNode,
+  { value, permissions, generation }: Pick<StoreNode, "value" | "permissions" | "generation">,
+): StoreNode => ({ value, permissions, children: node.children, generation, listGeneration: node.listGeneration });
+
 const ancestors = (root: StoreNode, parts: readonly string[]): StoreNode[] => {
   const chain = [root];
   for (const name of parts.slice(0, -1)) chain.push(findName(chain.at(-1)!.children, name)!);
@@ -59,7 +75,7 @@ const rebuilt = (chain: readonly StoreNode[], parts: readonly string[], lowest: 
   let node = lowest;
   for (let index = chain.length - 2; index >= 0; index -= 1) {
     const above = chain[index]!;
-    node = { ...above, children: insertName(above.children, parts[index]!, node) };
+    node = withChildren(above, insertName(above.children, parts[index]!, node), above.listGeneration);
   }
   return node;
 };
@@ -72,7 +88,7 @@ export const withNode = (root: StoreNode, parts: readonly string[], node: StoreN
   const parent = chain.at(-1)!;
   const isNew = findName(parent.children, name) === undefined;
   const children = insertName(parent.children, name, node);
-  return rebuilt(chain, parts, { ...parent, children, listGeneration: isNew ? generation : parent.listGeneration });
+  return rebuilt(chain, parts, withChildren(parent, children, isNew ? generation : parent.listGeneration));
 };
 
 /** The tree without the node at a path, which exists and is not the root. */
@@ -80,7 +96,7 @@ export const withoutNode = (root: StoreNode, parts: readonly string[], generatio
   const chain = ancestors(root, parts);
   const parent = chain.at(-1)!;
   const children = removeName(parent.children, parts.at(-1)!);
-  return rebuilt(chain, parts, { ...parent, children, listGeneration: generation });
+  return rebuilt(chain, parts, withChildren(parent, children, generation));
 };
 
 /** A node and everything below it, parents first. Iterative: paths can be 1500 components deep. */

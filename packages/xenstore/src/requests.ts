@@ -53,7 +53,8 @@ export const handleMessage = (
   const { type, requestId, transactionId, payload } = message;
   const transaction = connection.transactions.get(transactionId);
   const { caller } = connection;
-  const reply = answer({ ...on, connection, caller, payload, transactionId, transaction }, type);
+  const { store, control } = on;
+  const reply = answer({ store, control, connection, caller, payload, transactionId, transaction }, type);
   const encoded = refused(reply)
     ? encodeMessage({ type: abi.XS_ERROR, requestId, transactionId, payload: joinStrings([reply.error]) })
     : encodeMessage({ type, requestId, transactionId, payload: reply });
