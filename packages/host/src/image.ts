@@ -82,15 +82,18 @@ const compile = async (bytes: Uint8Array): Promise<WebAssembly.Module> => {
   }
 };
 
+const FIRST_V8_WITH_FEEDBACK_INLINING = 13;
+
 /**
  * V8 13 and later inline by what its baseline compiler counted, and stop the process when nothing was counted because
- * that compiler was turned off after the start.
+ * that compiler was turned off after the start (see below). Whether a module is one that is inlined is decided when it is
+ * compiled: so this comes before the first module of ours, which has the hypervisor's atomic operations.
  */
-const FIRST_V8_WITH_FEEDBACK_INLINING = 13;
-const optimisingOnly = ["--no-liftoff"];
-if (Number.parseInt(process.versions.v8, 10) >= FIRST_V8_WITH_FEEDBACK_INLINING) {
-  optimisingOnly.push("--no-wasm-inlining", "--no-wasm-inlining-call-indirect");
-}
+export const turnOffInlining = (): void => {
+  if (Number.parseInt(process.versions.v8, 10) >= FIRST_V8_WITH_FEEDBACK_INLINING) {
+    setFlagsFromString("--no-wasm-inlining --no-wasm-inlining-call-indirect");
+  }
+};
 
 let liftoffIsOff = false;
 
@@ -106,7 +109,7 @@ const requireOptimisingCompiler = (): void => {
     );
   }
   if (liftoffIsOff) return;
-  setFlagsFromString(optimisingOnly.join(" "));
+  setFlagsFromString("--no-liftoff");
   liftoffIsOff = true;
 };
 
