@@ -35,7 +35,7 @@ const WARM_UP_TURNS = 100;
  * programs of threads puts the text in place of the call that compiles it, so that V8's code cache holds it.
  */
 export const stackProbeText = (): string => {
-  const names = Array.from({ length: STACK_PROBE_BYTES / WORD_BYTES }, (_, index) => `v${index}`).join();
+  const names = Array.from({ length: STACK_PROBE_BYTES / WORD_BYTES }, (_, index) => `_${index.toString(36)}`).join();
   const padding = "0,".repeat(PADDING_ARGUMENTS);
   return `(() => {
     const count = (...values) => values.length;

@@ -30,6 +30,7 @@ export class GuestThread {
     this.platform = new ThreadPlatform({
       mmu: new LinuxMmu(boot.bankFds, boot.softBases),
       epochNs: boot.epochNs,
+      isHurried: boot.isUrgent,
       ringDoorbell: () => this.report({ type: "doorbell" }),
       canPark: true,
     });

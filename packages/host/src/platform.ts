@@ -11,6 +11,8 @@ export interface PlatformParts {
   readonly mmu: Mmu;
   /** `process.hrtime.bigint()` at the start of the hypervisor. */
   readonly epochNs: bigint;
+  /** Whether somebody waits for the thread, see {@link HostClock}. */
+  readonly isHurried?: boolean;
   /** Calls the control domain's thread; must not throw. */
   readonly ringDoorbell: () => void;
   /** Whether the calling thread runs a vCPU, which may be parked. */
@@ -35,7 +37,7 @@ export class ThreadPlatform implements Platform {
 
   constructor(parts: PlatformParts) {
     this.mmu = parts.mmu;
-    this.#clock = new HostClock(parts.epochNs);
+    this.#clock = new HostClock(parts.epochNs, parts.isHurried);
     this.#ringDoorbell = parts.ringDoorbell;
     this.#canPark = parts.canPark;
     this.#whileWaiting = parts.whileWaiting;
