@@ -11,6 +11,7 @@ export const errorCodes = {
   DOMAIN_STATE: "The domain is in a state in which the action is not legal.",
   EXPORT_NOT_FOUND: "The guest does not export a function of this name.",
   FILE_NOT_FOUND: "An image or another file that was named cannot be opened.",
+  GRANT_LIMIT: "The control domain has as many grant references as it may have.",
   GUEST_ADDRESS: "A range of guest memory that the caller named is not populated, is in use, or reaches past 4 GiB.",
   HOST_CLOSED: "The host was closed; nothing can be asked of it any more.",
   HYPERCALL_FAILED: "The hypervisor refused an operation of the control domain; the message names the error number.",

@@ -15,6 +15,8 @@ export const ATTENTION_DOMAIN = 4;
 export const ATTENTION_CONSOLE = 8;
 /** Free frames fell below what somebody asked for (VIRQ_ENOMEM), or a request waits for the control domain. */
 export const ATTENTION_REQUEST = 16;
+/** A grant that the control domain has mapped was taken back. */
+export const ATTENTION_REVOKED = 32;
 
 /** The attention word of one hypervisor. */
 export class Attention {

@@ -8,6 +8,7 @@
  */
 import { GNTMAP_readonly, GNTST_bad_gntref, GNTST_general_error, GNTST_okay } from "@xenolith/abi";
 import { detachHeld, rehookRun } from "./address-space.ts";
+import { ATTENTION_REVOKED } from "./attention.ts";
 import { crashDomain } from "./domain-ops.ts";
 import { dmaSlot, DOM0_SLOT } from "./domain-table.ts";
 import { putFrame } from "./frame-reference.ts";
@@ -123,6 +124,7 @@ const switchRow = (hypervisor: Hypervisor, mapper: number, row: number): boolean
   if (maptrack.deviceGfn[row] !== 0 && !switchDevice(hypervisor, row)) return false;
   if (maptrack.gfn[row] !== 0 && !switchHost(hypervisor, mapper, row)) return false;
   Atomics.store(maptrack.state, row, MAPPING_SEVERED);
+  if (mapper === DOM0_SLOT) hypervisor.attention.raise(ATTENTION_REVOKED);
   const hasPage = maptrack.gfn[row] !== 0 || maptrack.deviceGfn[row] !== 0;
   const local = maptrack.local[row]! - 1;
   if (hasPage || local < 0) return true;

@@ -13,6 +13,7 @@ export {
   ATTENTION_DOMAIN,
   ATTENTION_EVENT,
   ATTENTION_REQUEST,
+  ATTENTION_REVOKED,
   ATTENTION_TIMER,
 } from "./attention.ts";
 export { enterGate, GATE_DOWN, GATE_IN, GATE_PAUSE, GATE_STOP, leaveGate, requestGate, withdrawGate } from "./gate.ts";
@@ -216,6 +217,9 @@ export { BATCH_MAX, MapBatch, mapBatch } from "./grant-batch.ts";
 export { createUnmapRequest, dropMapping, unmapGrant } from "./grant-unmap.ts";
 export type { UnmapRequest } from "./grant-unmap.ts";
 export { UnmapBatch, unmapBatch } from "./grant-unbatch.ts";
+export { grantFrame } from "./grant-grow.ts";
+export { REFS_PER_FRAME } from "./grant-table.ts";
+export { INVALID_HANDLE, MAPPING_SEVERED } from "./maptrack-table.ts";
 export { revokeGrant } from "./grant-revoke.ts";
 export { resetGrants } from "./grant-reset.ts";
 export { fireRefNotify, setUnmapNotify } from "./grant-notify.ts";
