@@ -20,6 +20,8 @@ export interface AtomicWords {
    * already, plus WORDS_OTHER_SET when one is set there.
    */
   setAndLook(address: number, bits: number, otherAddress: number): number;
+  /** Copies bytes, of any number and alignment, as memmove does. Addresses may be given signed. */
+  copy(to: number, from: number, sizeBytes: number): void;
 }
 
 export const WORDS_OTHER_SET = 1;
@@ -45,6 +47,7 @@ export const WORDS_WERE_SET = 2;
  *       (i32.or
  *         (i32.shl (i32.ne (i32.and (local.get 3) (local.get 1)) (i32.const 0)) (i32.const 1))
  *         (i32.ne (i32.and (i32.atomic.load (local.get 2)) (local.get 1)) (i32.const 0))))
+ *     (func (export "copy") (param i32 i32 i32) ... memory.copy)
  *
  * An rmw.or whose result is wanted is a load and a compare-and-swap, so a processor fetches a word that another one has
  * written twice. Mostly the word is 0: guessing that, it is fetched once.
@@ -52,16 +55,16 @@ export const WORDS_WERE_SET = 2;
 const MODULE = [
   "0061736d01000000",
   // Types.
-  "011b04 60037f7f7f017f 60027f7f017f 60017f017f 60047f7f7f7f017f",
+  "012105 60037f7f7f017f 60027f7f017f 60017f017f 60047f7f7f7f017f 60037f7f7f00",
   // Import of the memory.
   "020b01 016d016d 020300808004",
   // Functions.
-  "030807 00010102030001",
+  "030908 0001010203000104",
   // Exports, each a length and a name.
-  "074607 0f636f6d7061726545786368616e67650000 0865786368616e67650001 03616e640002 046c6f61640003",
-  "05656e7465720004 0a736574416e644c6f6f6b0005 037375620006",
+  "074d08 0f636f6d7061726545786368616e67650000 0865786368616e67650001 03616e640002 046c6f61640003",
+  "05656e7465720004 0a736574416e644c6f6f6b0005 037375620006 04636f70790007",
   // Code, each function a length and its instructions.
-  "0a9d0107",
+  "0aaa0108",
   "0c00 20002001 2002 fe480200 0b",
   "0a00 20002001 fe410200 0b",
   "0a00 20002001 fe2c0200 0b",
@@ -70,6 +73,7 @@ const MODULE = [
   "3501 017f 2000 4100 2001 fe480200 2203 0440 2000 2001 fe330200 2103 0b",
   "2003 2001 71 4100 47 4101 74 2002 fe100200 2001 71 4100 47 72 0b",
   "0a00 20002001 fe250200 0b",
+  "0c00 200020012002 fc0a0000 0b",
 ];
 
 /** Operations on `memory`, which is shared. */
@@ -84,6 +88,7 @@ export const wasmWords = (memory: WebAssembly.Memory): AtomicWords => {
 /** Operations on a buffer that is no WebAssembly memory's: slower, and visible to tests that watch `Atomics`. */
 export const plainWords = (buffer: SharedArrayBuffer): AtomicWords => {
   const words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
+  const bytes = new Uint8Array(buffer);
   return {
     compareExchange: (address, expected, replacement) =>
       Atomics.compareExchange(words, address >>> 2, expected, replacement),
@@ -101,6 +106,9 @@ export const plainWords = (buffer: SharedArrayBuffer): AtomicWords => {
       const wereSet = (Atomics.or(words, address >>> 2, bits) & bits) !== 0;
       const isOtherSet = (Atomics.load(words, otherAddress >>> 2) & bits) !== 0;
       return (wereSet ? WORDS_WERE_SET : 0) | (isOtherSet ? WORDS_OTHER_SET : 0);
+    },
+    copy: (to, from, sizeBytes) => {
+      bytes.copyWithin(to >>> 0, from >>> 0, (from >>> 0) + sizeBytes);
     },
   };
 };

@@ -4,6 +4,7 @@
  */
 import { outstandingClaims } from "./accounting.ts";
 import { countExtents } from "./audit-extents.ts";
+import { countForeign } from "./audit-grant-tables.ts";
 import { countGrants } from "./audit-grants.ts";
 import { freeFrameCount } from "./buddy.ts";
 import {
@@ -58,6 +59,7 @@ export const auditMemory = (hypervisor: Hypervisor, held: Iterable<number> = [])
   }
   countExtents(hypervisor, recount.references, recount.kept);
   countGrants(hypervisor, recount.references);
+  countForeign(hypervisor, recount.references);
   for (const mfn of held) recount.references[mfn]! += 1;
   for (let mfn = 0; mfn < frames.count; mfn += 1) auditFrame(recount, mfn);
   auditTotals(recount);

@@ -5,6 +5,7 @@
 import { auditDomains } from "./audit-domains.ts";
 import { auditEvents } from "./audit-events.ts";
 import { auditExtents } from "./audit-extents.ts";
+import { auditGrantTables } from "./audit-grant-tables.ts";
 import { auditGrants } from "./audit-grants.ts";
 import { auditMemory } from "./audit-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -19,4 +20,5 @@ export const audit = (hypervisor: Hypervisor, held: Iterable<number> = []): stri
   ...auditEvents(hypervisor),
   ...auditExtents(hypervisor),
   ...auditGrants(hypervisor),
+  ...auditGrantTables(hypervisor),
 ];

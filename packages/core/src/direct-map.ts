@@ -29,6 +29,9 @@ export class DirectMap {
   readonly frameMask: number;
   /** 1 / bankBytes: exact, and cheaper to multiply with. */
   readonly #inverse: number;
+  /** log2 of the frames of a bank, and their number less one. */
+  readonly #bankShift: number;
+  readonly #frameMask: number;
   /**
    * Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. A bank's
    * is made when it is first needed: the engine answers each one with a collection of its heap.
@@ -56,6 +59,8 @@ export class DirectMap {
     this.frameShift = Math.log2(this.bankBytes / FRAME_BYTES);
     this.frameMask = 2 ** this.frameShift - 1;
     this.#inverse = 1 / this.bankBytes;
+    this.#bankShift = Math.log2(this.bankBytes / FRAME_BYTES);
+    this.#frameMask = this.bankBytes / FRAME_BYTES - 1;
     this.#fastBank = fastBank;
     this.#bulk = banks.map(() => undefined);
     this.#buffers = banks.map(() => undefined);
@@ -177,6 +182,23 @@ export class DirectMap {
     const start = this.#starts[bank]! + this.offsetOf(from * FRAME_BYTES);
     const source = new Uint8Array(buffer, start, count * FRAME_BYTES);
     this.copyIn(to * FRAME_BYTES, source, 0, source.length);
+  }
+
+  /**
+   * Copies `sizeBytes` bytes from `fromOffset` of frame `from` to `toOffset` of frame `to`, as memmove does. Neither end
+   * leaves its bank. For copies from frame to frame: it makes no view.
+   */
+  copyBetween(to: number, toOffset: number, from: number, fromOffset: number, sizeBytes: number): void {
+    const shift = this.#bankShift;
+    const mask = this.#frameMask;
+    const bank = to >>> shift;
+    if (bank === from >>> shift) {
+      this.words[bank]!.copy(((to & mask) << 12) | toOffset, ((from & mask) << 12) | fromOffset, sizeBytes);
+      return;
+    }
+    const offset = (from & mask) * FRAME_BYTES + fromOffset;
+    const source = this.#bulkOf(from >>> shift).subarray(offset, offset + sizeBytes);
+    this.#bulkOf(bank).set(source, (to & mask) * FRAME_BYTES + toOffset);
   }
 
   /** Makes the view of `bank` for bulk copies, ahead of its first use. */

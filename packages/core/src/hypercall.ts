@@ -14,6 +14,7 @@ import { eventChannelOp } from "./event-channel-op.ts";
 import { enterGate, GATE_IN, GATE_INSIDE, GATE_READ, leaveGate } from "./gate.ts";
 import { GuestMemory } from "./guest-memory.ts";
 import type { Hypervisor } from "./hypervisor.ts";
+import { grantTableOp } from "./grant-table-op.ts";
 import { hvmOp } from "./hvm-op.ts";
 import { memoryOp } from "./memory-op.ts";
 import { runBatch } from "./multicall.ts";
@@ -41,6 +42,7 @@ const handlers: Readonly<Record<number, Handler>> = {
   [abi.__HYPERVISOR_set_timer_op]: setTimerOp,
   [abi.__HYPERVISOR_xen_version]: xenVersion,
   [abi.__HYPERVISOR_console_io]: consoleIo,
+  [abi.__HYPERVISOR_grant_table_op]: grantTableOp,
   [abi.__HYPERVISOR_vcpu_op]: vcpuOp,
   [abi.__HYPERVISOR_sched_op]: schedOp,
   [abi.__HYPERVISOR_event_channel_op]: eventChannelOp,

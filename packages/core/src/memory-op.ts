@@ -8,6 +8,7 @@ import { exchangeOp } from "./memory-exchange.ts";
 import { machineMemoryMapOp, memoryMapOp, setMemoryMapOp } from "./memory-map-op.ts";
 import { addToPhysmapBatchOp, addToPhysmapOp, removeFromPhysmapOp } from "./memory-physmap-op.ts";
 import * as query from "./memory-query.ts";
+import { acquireResource } from "./memory-resource.ts";
 import { decreaseReservation, increaseReservation, populatePhysmap } from "./memory-reservation.ts";
 
 /** One command; `argument` is the guest address of its struct. */
@@ -36,7 +37,7 @@ const commands: readonly (MemoryCommand | undefined)[] = Object.assign(new Array
   [abi.XENMEM_add_to_physmap_batch]: addToPhysmapBatchOp,
   [abi.XENMEM_claim_pages]: query.claimPages,
   [abi.XENMEM_get_vnumainfo]: (): number => -EOPNOTSUPP,
-  [abi.XENMEM_acquire_resource]: query.acquireResource,
+  [abi.XENMEM_acquire_resource]: acquireResource,
 });
 
 /** memory_op(cmd, arg). Long operations are not continued by the guest: a cursor in `cmd` is -EINVAL. */

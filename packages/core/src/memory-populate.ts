@@ -6,9 +6,9 @@ import { allocateDomainRun, restoreClaim, setClaim, unassignPages } from "./acco
 import { hookRun, unhookRun } from "./address-space.ts";
 import { freeRun } from "./buddy.ts";
 import type { FrameRun } from "./buddy.ts";
-import { popUnhooked, releaseFrame } from "./frame-reference.ts";
+import { popUnhooked, putFrame, releaseFrame } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { isRam, P2M_HOLE, P2M_RAM } from "./p2m.ts";
+import { isRam, P2M_FOREIGN, P2M_HOLE, P2M_RAM, p2mType } from "./p2m.ts";
 import { RAM_RUNS_MAX, RamRuns } from "./ram-runs.ts";
 
 /** Guest frames that one slice, one hold of the p2m lock, may change: 512 MiB. */
@@ -164,9 +164,10 @@ const relinquishTop = (hypervisor: Hypervisor, slot: number, countMax: number): 
   const { domains, p2m } = hypervisor;
   const end = domains.gfnEnd[slot]!;
   let gfn = end;
+  if (p2mType(p2m.get(slot, end - 1)) === P2M_FOREIGN) return relinquishForeign(hypervisor, slot, end - 1);
   const lowest = Math.max(0, end - countMax);
   const isTopRam = isRam(p2m.get(slot, end - 1));
-  while (gfn > lowest && isRam(p2m.get(slot, gfn - 1)) === isTopRam) gfn -= 1;
+  while (gfn > lowest && isOfKind(p2m.get(slot, gfn - 1), isTopRam)) gfn -= 1;
   removed.collect(hypervisor, slot, gfn, isTopRam ? end - gfn : 0);
   if (unhookRun(hypervisor, slot, gfn, end - gfn, true) === 0) {
     removed.drop(hypervisor);
@@ -175,4 +176,18 @@ const relinquishTop = (hypervisor: Hypervisor, slot: number, countMax: number): 
     removed.collect(hypervisor, slot, gfn, 0);
   }
   return end - gfn;
+};
+
+/** RAM, or something that goes without more ado. */
+const isOfKind = (entry: number, isRamWanted: boolean): boolean =>
+  isRam(entry) === isRamWanted && p2mType(entry) !== P2M_FOREIGN;
+
+/** Lets go of another domain's frame that stands at the highest gfn. Under the p2m lock. */
+const relinquishForeign = (hypervisor: Hypervisor, slot: number, gfn: number): number => {
+  const mfn = hypervisor.p2m.get(slot, gfn) >>> 4;
+  if (unhookRun(hypervisor, slot, gfn, 1, true) === 0) {
+    hypervisor.domains.gfnEnd[slot] = gfn;
+    putFrame(hypervisor, mfn);
+  }
+  return 1;
 };

@@ -1,18 +1,7 @@
 /**
- * The memory operations that report or bound: reservations, highest frames, claims, populate-on-demand targets,
- * resources of other domains.
+ * The memory operations that report or bound: reservations, highest frames, claims, populate-on-demand targets.
  */
-import {
-  DOMID_SELF,
-  EFAULT,
-  EINVAL,
-  EOPNOTSUPP,
-  EPERM,
-  ESRCH,
-  xen_mem_acquire_resource,
-  xen_memory_reservation,
-  xen_pod_target,
-} from "@xenolith/abi";
+import { DOMID_SELF, EFAULT, EINVAL, EPERM, xen_memory_reservation, xen_pod_target } from "@xenolith/abi";
 import { setClaim } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -67,18 +56,6 @@ export const setPodTarget = (cpu: Cpu, argument: number): number => podTarget(cp
 
 /** XENMEM_get_pod_target. */
 export const getPodTarget = (cpu: Cpu, argument: number): number => podTarget(cpu, argument, false);
-
-/** XENMEM_acquire_resource: there is none that another domain could acquire yet. */
-export const acquireResource = (cpu: Cpu, argument: number): number => {
-  const { memory } = cpu;
-  if (!memory.fetch(argument, xen_mem_acquire_resource.sizeBytes)) return -EFAULT;
-  const view = memory.scratch;
-  if (xen_mem_acquire_resource.pad.get(view, 0) !== 0) return -EINVAL;
-  const domid = xen_mem_acquire_resource.domid.get(view, 0);
-  const slot = resolveDomain(cpu, domid, "DM_PRIV");
-  if (slot === -ESRCH) return slot;
-  return slot < 0 || slot === cpu.slot ? -EPERM : -EOPNOTSUPP;
-};
 
 const podTarget = (cpu: Cpu, argument: number, isSet: boolean): number => {
   const { memory, hypervisor } = cpu;

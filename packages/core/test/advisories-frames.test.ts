@@ -13,7 +13,7 @@ import { isPending, setPending } from "../src/event-delivery.ts";
 import { bindIpi } from "../src/event-ports.ts";
 import { ParkedError } from "../src/fake-platform.ts";
 import { FRAME_REFS_MAX } from "../src/frame-table.ts";
-import { getFrame, putFrame } from "../src/frame-reference.ts";
+import { addReference, getFrame, putFrame } from "../src/frame-reference.ts";
 import { addToPhysmap, removeFromPhysmap } from "../src/memory-physmap.ts";
 import { depopulateRun, populateRun } from "../src/memory-populate.ts";
 import { P2M_FOREIGN, P2M_GRANT_RO, P2M_GRANT_RW, P2M_HOLE, P2M_RAM, P2M_RAM_RO, P2M_SPECIAL } from "../src/p2m.ts";
@@ -68,6 +68,7 @@ const borrow = (world: World, guest: Guest, gfn: number, type: number): void => 
   locks.acquire(lock);
   const frame = world.hypervisor.p2m.get(0, world.dom0.argument / PAGE) >>> 4;
   assert.equal(hookRun(world.hypervisor, guest.slot, gfn, frame, 1, type), 0);
+  if (type === P2M_FOREIGN) assert.ok(addReference(world.hypervisor, frame));
   locks.release(lock);
 };
 
@@ -296,7 +297,7 @@ describe("frames: what stands where", () => {
     [P2M_SPECIAL]: { ...ram, decrease: 0, moveFrom: -abi.EACCES, crashes: true, takesReference: false },
     [P2M_GRANT_RW]: borrowed,
     [P2M_GRANT_RO]: borrowed,
-    [P2M_FOREIGN]: borrowed,
+    [P2M_FOREIGN]: { ...borrowed, remove: 0 },
   };
 
   const worldWith = (type: number): { world: World; guest: Guest } => {

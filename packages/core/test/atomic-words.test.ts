@@ -46,6 +46,18 @@ describe("atomic words", () => {
       assert.equal(words.setAndLook(64, 1, 128), 0, "other bits of the words do not count");
     });
 
+    it(`${kind}: bytes are copied as memmove does, and no other byte changes`, () => {
+      const { words, view } = open();
+      const bytes = new Uint8Array(view.buffer);
+      bytes.set([1, 2, 3, 4, 5], 101);
+      words.copy(65_531, 101, 5);
+      assert.deepEqual([...bytes.subarray(65_529)], [0, 0, 1, 2, 3, 4, 5]);
+      words.copy(102, 101, 4);
+      assert.deepEqual([...bytes.subarray(100, 108)], [0, 1, 1, 2, 3, 4, 0, 0]);
+      words.copy(0, 101, 0);
+      assert.equal(bytes[0], 0);
+    });
+
     it(`${kind}: the last word of the buffer can be reached`, () => {
       const { words, view } = open();
       assert.equal(words.exchange(65_532, 3), 0);

@@ -138,26 +138,6 @@ describe("populate-on-demand targets", () => {
   });
 });
 
-describe("acquire_resource", () => {
-  const acquire = (guest: Guest, domid: number, pad = 0): number => {
-    writeArgument(guest, abi.xen_mem_acquire_resource.sizeBytes, (view) => {
-      abi.xen_mem_acquire_resource.domid.set(view, 0, domid);
-      abi.xen_mem_acquire_resource.type.set(view, 0, abi.XENMEM_resource_grant_table);
-      abi.xen_mem_acquire_resource.pad.set(view, 0, pad);
-    });
-    return memoryOp(guest, abi.XENMEM_acquire_resource);
-  };
-  it("refuses padding, oneself, strangers and the missing; there is no resource yet", () => {
-    const world = createWorld();
-    const [guest, other] = [addGuest(world, 1), addGuest(world, 1)];
-    assert.equal(acquire(world.dom0, guest.domid, 1), -abi.EINVAL);
-    assert.equal(acquire(guest, guest.domid), -abi.EPERM);
-    assert.equal(acquire(guest, other.domid), -abi.EPERM);
-    assert.equal(acquire(guest, 99), -abi.ESRCH);
-    assert.equal(acquire(world.dom0, guest.domid), -abi.EOPNOTSUPP);
-  });
-});
-
 describe("memory maps", () => {
   const ENTRY = abi.e820entry.sizeBytes;
   const setMap = (guest: Guest, domid: number, count: number, buffer: number): number => {

@@ -133,7 +133,7 @@ describe("exchange", () => {
     settle(world);
   });
   it("answers -ENOMEM when the machine has no such extent, and changes nothing", () => {
-    const world = createWorld({ machineFrames: 24, framesPerBank: 32, bankCount: 1 });
+    const world = createWorld({ machineFrames: 26, framesPerBank: 32, bankCount: 1 });
     const guest = addGuest(world, 4);
     assert.equal(populate(guest, range(0, 4)), 4);
     assert.deepEqual(exchange(guest, { in: range(0, 4), out: [0], outOf: { order: 2 } }), [-abi.ENOMEM, 0]);
