@@ -7,6 +7,7 @@ import { infoCommand } from "./info-command.ts";
 import { runCommand } from "./run-command.ts";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
+import { addXenstore } from "./xenstore-program.ts";
 
 const VERSION = "0.1.0";
 
@@ -37,6 +38,10 @@ const addRun = (program: Command, setCode: (code: number) => void): void => {
     .option("--vcpus <count>", "virtual CPUs, 1 to 32 (default: 1)")
     .option("--dir <host::guest[:ro]>", "share a directory with the guest; repeatable", collect, [])
     .option("--env <name=value>", "set a variable of the guest's environment; repeatable", collect, [])
+    .option(
+      "--xenstore-socket <path>",
+      "serve xenstore there while it runs (xl xenstore); auto: where xl xenstore looks",
+    )
     .option("--timeout <duration>", "stop the domain after this time")
     .option("--invoke <export>", "call this export of a reactor with the arguments, print what it returns")
     .option("--preemptible", "let it be paused while it computes; costs speed")
@@ -76,6 +81,7 @@ const buildProgram = (setCode: (code: number) => void): Command => {
   addRun(program, setCode);
   addInfo(program);
   addImage(program);
+  addXenstore(program, setCode);
   return program;
 };
 

@@ -3,9 +3,18 @@
  */
 import { constants } from "node:os";
 import { XenolithError } from "@xenolith/abi";
-import { Host, type CallResult, type Domain, type DomainExit, type DomainStats, type GuestValue } from "@xenolith/host";
+import {
+  Host,
+  type CallResult,
+  type Domain,
+  type DomainExit,
+  type DomainStats,
+  type GuestValue,
+  type HostOptions,
+} from "@xenolith/host";
 import { formatSize } from "./quantity.ts";
 import { planRun, type RunFlags, type RunPlan } from "./run-options.ts";
+import { defaultXenstoreSocket, prepareRuntimeDirectory } from "./runtime-directory.ts";
 import { complain, EXIT_SIGNAL_BASE, EXIT_TIMEOUT, printable, table } from "./terminal.ts";
 
 const FRAME_BYTES = 4096;
@@ -21,7 +30,7 @@ interface Outcome {
 /** Runs `xl run`; returns the exit code. */
 export const runCommand = async (image: string, values: readonly string[], flags: RunFlags): Promise<number> => {
   const plan = planRun(image, values, flags);
-  await using host = await Host.open({ warmVcpuCount: 1 });
+  await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags) });
   await using domain = await host.createDomain(plan.domain);
   if (plan.memoryBytesMax !== undefined) domain.setMemoryMax(plan.memoryBytesMax);
   const consoleDone = copyConsole(domain);
@@ -31,6 +40,14 @@ export const runCommand = async (image: string, values: readonly string[], flags
   await consoleDone;
   report(domain, { outcome, stats, flags });
   return outcome.code;
+};
+
+/** Where xenstore is to be served. */
+const servePlan = ({ xenstoreSocket }: RunFlags): Pick<HostOptions, "xenstoreSocket"> => {
+  if (xenstoreSocket === undefined) return {};
+  if (xenstoreSocket !== "auto") return { xenstoreSocket };
+  prepareRuntimeDirectory();
+  return { xenstoreSocket: defaultXenstoreSocket() };
 };
 
 /** The domain's console goes to standard output. */

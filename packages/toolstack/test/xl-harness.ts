@@ -1,7 +1,7 @@
 /**
  * Runs `xl` as a person does: as a process of its own, with guests from WebAssembly text.
  */
-import { spawn } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -22,16 +22,19 @@ export class Workbench implements Disposable {
 
   /** Runs `xl` with `words`; `input` is its standard input. */
   async xl(words: readonly string[], input = ""): Promise<XlRun> {
+    const { child, done } = this.start(words);
+    child.stdin.end(input);
+    return done;
+  }
+
+  /** Starts `xl` with `words`, standard input open. */
+  start(words: readonly string[]): { readonly child: ChildProcessWithoutNullStreams; readonly done: Promise<XlRun> } {
     const child = spawn(process.execPath, [XL, ...words], {
       cwd: this.directory,
       env: { ...process.env, XDG_CACHE_HOME: path.join(this.directory, "cache"), NO_COLOR: "1" },
     });
-    const stdout = collect(child.stdout);
-    const stderr = collect(child.stderr);
     child.stdin.on("error", () => {});
-    child.stdin.end(input);
-    const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
-    return { code, stdout: await stdout, stderr: await stderr };
+    return { child, done: ended(child) };
   }
 
   /** Assembles `text` into a file and returns its path. */
@@ -53,6 +56,13 @@ export class Workbench implements Disposable {
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
+
+const ended = async (child: ChildProcessWithoutNullStreams): Promise<XlRun> => {
+  const stdout = collect(child.stdout);
+  const stderr = collect(child.stderr);
+  const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+  return { code, stdout: await stdout, stderr: await stderr };
+};
 
 const collect = async (stream: NodeJS.ReadableStream): Promise<string> => {
   let text = "";

@@ -1,0 +1,32 @@
+/**
+ * Where `xl` and what it talks to meet: sockets in a directory of the user's own.
+ */
+import { lstatSync, mkdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { XenolithError } from "@xenolith/abi";
+
+/** `$XDG_RUNTIME_DIR/xenolith`, or a directory named after the user where there is none. */
+export const runtimeDirectory = (): string => {
+  const base = process.env["XDG_RUNTIME_DIR"];
+  return base === undefined || base === ""
+    ? path.join(tmpdir(), `xenolith-${process.getuid!()}`)
+    : path.join(base, "xenolith");
+};
+
+/** Where xenstore is served unless another path is given. */
+export const defaultXenstoreSocket = (): string => path.join(runtimeDirectory(), "xenstore.sock");
+
+/**
+ * Makes the runtime directory, or checks the one that is there: in a directory where everybody may write, somebody else
+ * could have made it first. Fails with CONFIG_INVALID.
+ */
+export const prepareRuntimeDirectory = (): string => {
+  const directory = runtimeDirectory();
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const status = lstatSync(directory);
+  if (!status.isDirectory() || status.uid !== process.getuid!() || (status.mode & 0o022) !== 0) {
+    throw new XenolithError("CONFIG_INVALID", `${directory} is not a directory that this user alone may write to`);
+  }
+  return directory;
+};
