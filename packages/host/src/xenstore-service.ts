@@ -3,7 +3,7 @@
  * wanted: by the program, by a socket, or by a guest that asks for something; until then a domain costs it nothing but a
  * note. From then on every domain has its home in the store, and those with rings are served.
  */
-import { randomFillSync } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { XenolithError } from "@xenolith/abi";
 import type { Hypervisor } from "@xenolith/core";
 import type { DomainTree, XenstoreClient, XenstoreServer, XenstoreSocket } from "@xenolith/xenstore";
@@ -265,7 +265,7 @@ const treeOf = ({ domid, name, uuid, memoryBytesMax, rings }: Guest): DomainTree
 /** The domain's handle as people write it; one that has none gets one. */
 const uuidOf = ({ domains }: Hypervisor, slot: number): string => {
   const handle = domains.handle.subarray(slot * 16, slot * 16 + 16);
-  if (handle.every((byte) => byte === 0)) handle.set(randomFillSync(new Uint8Array(16)));
+  if (handle.every((byte) => byte === 0)) handle.set(Buffer.from(randomUUID().replaceAll("-", ""), "hex"));
   const hex = Buffer.from(handle).toString("hex");
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 };
