@@ -115,12 +115,11 @@ int vchan_wait(struct vchan *channel, uint64_t deadline_ns) {
  */
 static int await(struct vchan *channel, int (*look)(struct vchan *), uint32_t wanted, uint8_t bit) {
   for (;;) {
+    /* In this order, and no hypercall between the look and the wait: nothing that happens in between is slept through. */
+    _Bool open = vchan_is_open(channel) != 0;
     int count = look_or_ask(channel, look, wanted, bit);
     if (count < 0 || (uint32_t)count >= wanted) return count;
-    if (!vchan_is_open(channel)) {
-      count = look(channel);
-      return count < 0 || (uint32_t)count >= wanted ? count : -XEN_ENOTCONN;
-    }
+    if (!open) return -XEN_ENOTCONN;
     if (!channel->blocking) return 0;
     int status = vchan_wait(channel, 0);
     if (status < 0) return status;
@@ -167,10 +166,11 @@ int vchan_send(struct vchan *channel, const void *from, size_t size) {
 
 int vchan_flush(struct vchan *channel, uint64_t deadline_ns) {
   for (;;) {
+    _Bool open = vchan_is_open(channel) != 0;
+    _Bool late = deadline_ns != 0 && xen_time_ns() >= deadline_ns;
     int space = look_or_ask(channel, vchan_buffer_space, channel->write.size, VCHAN_NOTIFY_READ);
     if (space < 0 || (uint32_t)space == channel->write.size) return space < 0 ? space : 0;
-    if (!vchan_is_open(channel)) return -XEN_ENOTCONN;
-    if (deadline_ns != 0 && xen_time_ns() >= deadline_ns) return -XEN_ETIMEDOUT;
+    if (!open || late) return open ? -XEN_ETIMEDOUT : -XEN_ENOTCONN;
     int status = vchan_wait(channel, deadline_ns);
     if (status < 0) return status;
   }

@@ -144,6 +144,8 @@ int vchan_server_open(struct vchan *channel, domid_t client, size_t left_bytes, 
   int port = xen_event_alloc_unbound(client);
   if (port < 0) return port;
   channel->port = (evtchn_port_t)port;
+  /* Masked: who waits finds the pending bit, and no upcall takes it away. */
+  xen_event_on(channel->port, NULL, NULL);
   int status = open_server(channel, left_order, right_order);
   if (status < 0) vchan_close(channel);
   return status;
@@ -267,6 +269,7 @@ int vchan_client_open(struct vchan *channel, domid_t server, uint32_t ring_ref, 
   int local = xen_event_bind_interdomain(server, port);
   if (local < 0) return local;
   channel->port = (evtchn_port_t)local;
+  xen_event_on(channel->port, NULL, NULL);
   int status = open_client(channel);
   if (status < 0) vchan_close(channel);
   return status;

@@ -60,8 +60,9 @@ int xen_event_send(evtchn_port_t port);
 int xen_event_close(evtchn_port_t port);
 /*
  * Sleeps until `port` is pending or `deadline_ns` of system time (0: none) has passed; other events are served
- * meanwhile and may end the sleep early. The port need not have a handler; its pending bit is cleared. So: test what you
- * wait for, call this, test again. 0, or -EINVAL when the port is not open.
+ * meanwhile and may end the sleep early. A port without a handler must be masked (xen_event_on with NULL), or an upcall
+ * may take its event; its pending bit is cleared here. So: test what you wait for, call this at once, test again. 0, or
+ * -EINVAL when the port is not open.
  */
 int xen_event_wait(evtchn_port_t port, uint64_t deadline_ns);
 /* Upcalls off; returns whether they were on. */
