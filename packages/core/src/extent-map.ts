@@ -96,10 +96,11 @@ const hookExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget
   const mfn = extents.mfn[extent]!;
   const count = extents.count[extent]!;
   const type = isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO;
+  const entries = isWritable ? undefined : extents.entries.get(extent);
   const lock = locks.id("p2m", slot);
   locks.acquire(lock);
   const result = isHoleRun(hypervisor, slot, gfn, count)
-    ? switchRun(hypervisor, slot, { gfn, mfn, count, type, urgent: false })
+    ? switchRun(hypervisor, slot, { gfn, mfn, count, type, urgent: false, entries })
     : -EEXIST;
   if (result === 0) {
     const row = maptrack.row(slot, handle);

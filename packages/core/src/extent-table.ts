@@ -35,6 +35,8 @@ export class ExtentTable {
   readonly first: Uint32Array;
   readonly serial: Uint32Array;
   readonly rowCount: number;
+  /** p2m entries for reading of each extent, by row: made once, for all mappings. Of the control domain's thread only. */
+  readonly entries = new Map<number, Uint32Array>();
 
   constructor(arena: ColumnArena, geometry: Geometry) {
     const rows = geometry.extentCount;

@@ -7,10 +7,11 @@
  */
 import { EINVAL, ENOENT, ENOSPC, ESRCH } from "@xenolith/abi";
 import { isAlive } from "./accounting.ts";
+import { countUp } from "./address-space.ts";
 import { EXTENT_CLOSED, EXTENT_FREE, EXTENT_OPEN } from "./extent-table.ts";
 import { addReference, putFrame } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { P2M_RAM, p2mType } from "./p2m.ts";
+import { P2M_EXTENT_RO, P2M_RAM, p2mEntry, p2mType } from "./p2m.ts";
 
 /** An extent's name is its row and the low bits of the row's serial. */
 const ROW_SPAN = 2 ** 20;
@@ -54,6 +55,9 @@ export const createExtent = (hypervisor: Hypervisor, slot: number, gfn: number, 
   extents.mappings[row] = 0;
   extents.first[row] = 0;
   extents.serial[row]! += 1;
+  const entries = new Uint32Array(count);
+  countUp(entries, 0, count, p2mEntry(mfn, P2M_EXTENT_RO));
+  extents.entries.set(row, entries);
   Atomics.store(extents.state, row, EXTENT_OPEN);
   return extentName(hypervisor, row);
 };
@@ -91,6 +95,7 @@ export const extentName = ({ extents }: Hypervisor, row: number): number => exte
 export const dropUnused = (hypervisor: Hypervisor, row: number): void => {
   const { extents } = hypervisor;
   if (extents.state[row] !== EXTENT_CLOSED || extents.mappings[row] !== 0) return;
+  extents.entries.delete(row);
   releaseFrames(hypervisor, extents.granter[row]!, extents.mfn[row]!, extents.count[row]!);
   Atomics.store(extents.state, row, EXTENT_FREE);
 };

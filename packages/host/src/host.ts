@@ -12,6 +12,7 @@ import { assembleDomain } from "./domain-assembly.ts";
 import { checkOptions, type DomainOptions } from "./domain-options.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
+import type { HostGrants } from "./grants.ts";
 import { type HostParts, openParts } from "./host-opening.ts";
 import type { HostOptions } from "./host-options.ts";
 import { listOffered, signaturesOf } from "./offered-functions.ts";
@@ -93,6 +94,11 @@ export class Host implements AsyncDisposable {
     return this.#parts.context.dmaView;
   }
 
+  /** Pages that the control domain shares with other domains, and maps of theirs, by grant reference. */
+  get grants(): HostGrants {
+    return this.#parts.grants;
+  }
+
   /**
    * The control domain's client of xenstore, one for the host. The daemon starts with the first call, a guest's first
    * request, or `HostOptions.xenstoreSocket`; from then on every domain has its home in the store.
@@ -147,9 +153,11 @@ export class Host implements AsyncDisposable {
     const onDestroyed = (): void => {
       if (domains.get(slot) === domain) domains.delete(slot);
       this.#parts.shares.look();
+      this.#parts.grants.look();
     };
     const domain: Domain = new Domain({ ...assembled, onDestroyed });
     domains.set(slot, domain);
+    this.#parts.shares.prepare(domain);
     await context.xenstore.settled();
     return domain;
   }
@@ -228,6 +236,7 @@ export class Host implements AsyncDisposable {
     attention.close();
     this.#parts.events.end();
     this.#parts.shares.close();
+    this.#parts.grants.close();
     context.window.close();
     context.dmaView.close();
     context.machine.close();

@@ -9,6 +9,7 @@ import {
   extentMappingState,
   findHoles,
   isExtentOpen,
+  isHoleRun,
   mapExtent,
   revokeMapping,
   unmapExtent,
@@ -61,6 +62,8 @@ export interface ShareParts {
   readonly pieces: readonly Piece[];
   /** A view of it for the control domain. */
   readonly bytes: Uint8Array<SharedArrayBuffer>;
+  /** The lowest gfn of each domain at which a share was put without being told where. */
+  readonly places: WeakMap<Domain, number>;
   /** Slot of a living domain of this host, or -1. */
   readonly slotOf: (domain: Domain) => number;
   /** The extents are closed: gives the memory back. */
@@ -70,7 +73,9 @@ export interface ShareParts {
 }
 
 /** Where mappings go unless the caller says: below the pages that a Xen-style guest has at the top. */
-const PLACE_END_GFN = 0xf000_0000 / FRAME_BYTES;
+export const PLACE_END_GFN = 0xf000_0000 / FRAME_BYTES;
+/** Further down a place is looked for from the top again: memory.grow comes from below. */
+const PLACE_BEGIN_GFN = 0x8000_0000 / FRAME_BYTES;
 
 /** One shared buffer. */
 export class Share implements Disposable, AsyncDisposable {
@@ -129,9 +134,11 @@ export class Share implements Disposable, AsyncDisposable {
     if (known !== undefined) {
       throw new XenolithError("INVALID_ARGUMENT", `domain ${domain.domid} has the share already, at address ${known}`);
     }
-    const gfn = address === undefined ? this.#findPlace(slot, domain) : checkAddress(address, this.lengthBytes);
-    const names = this.#mapPieces(domain, { slot, gfn, isWritable: access === "read-write" });
-    this.#mappings.set(domain, { domain, gfn, names, isRevoked: false });
+    const isWritable = access === "read-write";
+    const gfn =
+      address === undefined
+        ? this.#mapSomewhere(domain, slot, isWritable)
+        : this.#mapAt(domain, slot, checkAddress(address, this.lengthBytes), isWritable);
     return gfn * FRAME_BYTES;
   }
 
@@ -203,10 +210,20 @@ export class Share implements Disposable, AsyncDisposable {
     throw new XenolithError("DOMAIN_STATE", `domain ${domain.domid} is not a living domain of this host`);
   }
 
-  /** A place with one spare gfn above it, so that two shares never touch. */
-  #findPlace(slot: number, domain: Domain): number {
-    const gfn = findHoles(this.#hypervisor, slot, this.#frameCount + 1, PLACE_END_GFN);
-    if (gfn >= 0) return gfn;
+  /**
+   * Maps it below what was mapped before, or else at the highest place that is free, with one spare gfn above it, so that
+   * two shares never touch. Returns its first gfn.
+   */
+  #mapSomewhere(domain: Domain, slot: number, isWritable: boolean): number {
+    const { places } = this.#parts;
+    const length = this.#frameCount + 1;
+    const next = (places.get(domain) ?? PLACE_END_GFN) - length;
+    if (next >= PLACE_BEGIN_GFN && isHoleRun(this.#hypervisor, slot, next, length)) {
+      places.set(domain, next);
+      return this.#mapAt(domain, slot, next, isWritable);
+    }
+    const gfn = findHoles(this.#hypervisor, slot, length, PLACE_END_GFN);
+    if (gfn >= 0) return this.#mapAt(domain, slot, gfn, isWritable);
     throw new XenolithError(
       "GUEST_ADDRESS",
       `domain ${domain.domid} has no ${this.lengthBytes} bytes of free addresses below 0xf0000000`,
@@ -214,19 +231,20 @@ export class Share implements Disposable, AsyncDisposable {
   }
 
   /** Maps every piece, or none. */
-  #mapPieces(domain: Domain, place: { slot: number; gfn: number; isWritable: boolean }): number[] {
+  #mapAt(domain: Domain, slot: number, gfn: number, isWritable: boolean): number {
     const names: number[] = [];
-    let { gfn } = place;
+    let at = gfn;
     for (const { extent, count } of this.#parts.pieces) {
-      const name = mapExtent(this.#hypervisor, extent, { ...place, gfn });
+      const name = mapExtent(this.#hypervisor, extent, { slot, gfn: at, isWritable });
       if (name < 0) {
         for (const mapped of names) unmapExtent(this.#hypervisor, mapped);
-        throw refusal(name, domain.domid, this.lengthBytes, gfn * FRAME_BYTES);
+        throw refusal(name, domain.domid, this.lengthBytes, at * FRAME_BYTES);
       }
       names.push(name);
-      gfn += count;
+      at += count;
     }
-    return names;
+    this.#mappings.set(domain, { domain, gfn, names, isRevoked: false });
+    return gfn;
   }
 
   #revokeOne(mapping: ShareMapping): void {
@@ -236,7 +254,9 @@ export class Share implements Disposable, AsyncDisposable {
   }
 
   #forget(mapping: ShareMapping): void {
+    const { places } = this.#parts;
     this.#mappings.delete(mapping.domain);
+    if (places.get(mapping.domain) === mapping.gfn) places.set(mapping.domain, mapping.gfn + this.#frameCount + 1);
     if (this.#isClosed && this.#mappings.size === 0) this.#parts.onIdle();
     this.#tell("unmapped", mapping);
   }
