@@ -213,6 +213,7 @@ export {
 export { createMapRequest, mapGrant } from "./grant-map.ts";
 export type { MapRequest } from "./grant-map.ts";
 export { LOCAL_PROVIDED } from "./grant-mapping.ts";
+export { CopyHold } from "./copy-hold.ts";
 export { BATCH_MAX, MapBatch, mapBatch } from "./grant-batch.ts";
 export { createUnmapRequest, dropMapping, unmapGrant } from "./grant-unmap.ts";
 export type { UnmapRequest } from "./grant-unmap.ts";

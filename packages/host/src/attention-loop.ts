@@ -7,6 +7,7 @@ import {
   ATTENTION_DOMAIN,
   ATTENTION_EVENT,
   ATTENTION_REQUEST,
+  ATTENTION_REVOKED,
   ATTENTION_TIMER,
   type Hypervisor,
   reapDomains,
@@ -23,6 +24,8 @@ export interface AttentionParts {
   readonly timers: TimerService;
   /** Domains by slot. */
   readonly domains: ReadonlyMap<number, Domain>;
+  /** A grant that the control domain has mapped was taken back. */
+  readonly onRevoked: () => void;
 }
 
 const EVERYBODY = ATTENTION_DOMAIN | ATTENTION_CONSOLE;
@@ -50,11 +53,12 @@ export class AttentionLoop {
   /** Serves what has been raised. */
   serve = (): void => {
     if (this.#closed) return;
-    const { hypervisor, events, timers, domains } = this.#parts;
+    const { hypervisor, events, timers, domains, onRevoked } = this.#parts;
     const bits = hypervisor.attention.take();
     if ((bits & ATTENTION_TIMER) !== 0) timers.service();
     if ((bits & ATTENTION_REQUEST) !== 0) this.#serveRequests();
     if ((bits & EVERYBODY) !== 0) for (const domain of domains.values()) domain.attend();
+    if ((bits & ATTENTION_REVOKED) !== 0) onRevoked();
     if ((bits & ATTENTION_EVENT) !== 0) events.dispatch();
   };
 

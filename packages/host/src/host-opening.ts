@@ -9,6 +9,7 @@ import { AttentionLoop } from "./attention-loop.ts";
 import type { Domain } from "./domain.ts";
 import { Dom0Events } from "./dom0-events.ts";
 import { createSoftSpace, Dom0Space } from "./dom0-space.ts";
+import { HostGrants } from "./grants.ts";
 import type { HostContext } from "./host-context.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
@@ -34,6 +35,7 @@ export interface HostParts {
   /** Domains by slot. */
   readonly domains: Map<number, Domain>;
   readonly shares: Shares;
+  readonly grants: HostGrants;
   /** Faults of our own code, as they were noted. */
   readonly faults: string[];
 }
@@ -53,26 +55,15 @@ export const openParts = (options: HostOptions): HostParts => {
   const softBases = [windowMemory.base, dmaMemory.base];
   const machine = new Machine(geometry);
   const epochNs = process.hrtime.bigint();
-  const late = { ring: (): void => {}, recover: (): void => {} };
-  const platform = new ThreadPlatform({
-    mmu: new LinuxMmu(machine.bankFds, softBases),
-    epochNs,
-    ringDoorbell: () => late.ring(),
-    canPark: false,
-    whileWaiting: () => late.recover(),
-  });
-  const hypervisor = new Hypervisor(machine.storage, {
-    platform,
-    tag: CONTROL_TAG,
-    fastBank: fastBank(machine.bankBases),
-  });
+  const late: LateParts = { ring: (): void => {}, recover: (): void => {}, revoked: (): void => {} };
+  const hypervisor = attachHypervisor(machine, softBases, epochNs, late);
   const dom0 = initialise(hypervisor);
   const faults: string[] = [];
   const noteFault = (message: string): void => void (faults.length < FAULTS_MAX && faults.push(message));
   const domains = new Map<number, Domain>();
   const events = new Dom0Events(dom0, noteFault);
   const timers = new TimerService(hypervisor);
-  const attention = new AttentionLoop({ hypervisor, events, timers, domains });
+  const attention = new AttentionLoop({ hypervisor, events, timers, domains, onRevoked: () => late.revoked() });
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
@@ -99,7 +90,33 @@ export const openParts = (options: HostOptions): HostParts => {
     attend: attention.serve,
     noteFault,
   };
+  const grants = new HostGrants(context);
+  late.revoked = () => grants.look();
   // What was raised before there was somebody to ring.
   attention.schedule();
-  return { context, events, timers, attention, domains, shares: new Shares(context, domains), faults };
+  return { context, events, timers, attention, domains, shares: new Shares(context, domains), grants, faults };
+};
+
+/** What is known only when there is a hypervisor. */
+interface LateParts {
+  ring: () => void;
+  recover: () => void;
+  revoked: () => void;
+}
+
+/** The hypervisor as the control domain's thread executes it. */
+const attachHypervisor = (
+  machine: Machine,
+  softBases: readonly number[],
+  epochNs: bigint,
+  late: LateParts,
+): Hypervisor => {
+  const platform = new ThreadPlatform({
+    mmu: new LinuxMmu(machine.bankFds, softBases),
+    epochNs,
+    ringDoorbell: () => late.ring(),
+    canPark: false,
+    whileWaiting: () => late.recover(),
+  });
+  return new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBank: fastBank(machine.bankBases) });
 };
