@@ -21,8 +21,8 @@ export const assertSettled = (world: World): void => {
     for (let gfn = 0; gfn < hypervisor.p2m.gfnCount; gfn += 1) {
       const entry = hypervisor.p2m.get(guest.slot, gfn);
       const shown = entry === P2M_HOLE ? -1 : p2mType(entry) === P2M_ZERO ? ZERO_PAGE : entry >>> 4;
-      assert.equal(mmu.frameAt(guest.base, gfn), shown, `gfn ${gfn} of slot ${guest.slot}`);
-      assert.equal(mmu.writableAt(guest.base, gfn), isGuestWritable(entry), `rights of gfn ${gfn}`);
+      if (mmu.frameAt(guest.base, gfn) !== shown) assert.fail(`gfn ${gfn} of slot ${guest.slot} differs`);
+      if (mmu.writableAt(guest.base, gfn) !== isGuestWritable(entry)) assert.fail(`rights of gfn ${gfn} differ`);
     }
     assert.equal(mmu.vmaCount(guest.base), hypervisor.domains.vmaCount[guest.slot]! + 1);
   }
