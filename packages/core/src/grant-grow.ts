@@ -6,6 +6,7 @@ import { EINVAL, ENOMEM, ENOSPC, ESRCH } from "@xenolith/abi";
 import { isAlive } from "./accounting.ts";
 import { allocateFrames } from "./buddy.ts";
 import { putFrame } from "./frame-reference.ts";
+import { FRAME_RELEASED } from "./frame-table.ts";
 import { REFS_PER_FRAME } from "./grant-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 
@@ -84,6 +85,7 @@ export const freeGrantTable = (hypervisor: Hypervisor, slot: number): void => {
   for (let at = first; at < first + count; at += 1) {
     const mfn = grants.sharedFrame[at]! - 1;
     grants.sharedFrame[at] = 0;
+    hypervisor.frames.flags[mfn]! |= FRAME_RELEASED;
     putFrame(hypervisor, mfn);
   }
 };
