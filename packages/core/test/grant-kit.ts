@@ -7,8 +7,7 @@ import assert from "node:assert/strict";
 import * as abi from "@xenolith/abi";
 import { attachSpace } from "../src/address-space.ts";
 import { dmaSlot } from "../src/domain-table.ts";
-import { continueDestroy } from "../src/domain-reap.ts";
-import { beginDestroy } from "../src/domain-reap.ts";
+import { beginDestroy, continueDestroy, reapStage } from "../src/domain-reap.ts";
 import type { Geometry } from "../src/geometry.ts";
 import { isGuestWritable, P2M_HOLE } from "../src/p2m.ts";
 import { Machine, PARKED, poke } from "./machine.ts";
@@ -196,10 +195,15 @@ export class GrantMachine extends Machine {
   destroy(guest: Guest, budget?: number): void {
     const { hypervisor } = this;
     assert.equal(beginDestroy(hypervisor, guest.slot), 0);
-    for (let round = 0; round < 200; round += 1) {
+    for (let round = 0; round < 4000; round += 1) {
       continueDestroy(hypervisor, guest.slot, budget);
-      this.check();
+      if (budget === undefined || round % 16 === 0) this.check();
+      const stage = reapStage(hypervisor, guest.slot);
+      if (stage === undefined || stage === "zombie") break;
     }
+    // What remains are waits for others.
+    for (let round = 0; round < 5; round += 1) continueDestroy(hypervisor, guest.slot, budget);
+    this.check();
   }
 
   override check(): void {
