@@ -84,8 +84,6 @@ export const isLinked = (hypervisor: Hypervisor, granter: number, ref: number, r
   return link !== 0;
 };
 
-const provided: FrameRun = { mfn: 0, count: 0, claimed: 0 };
-
 /**
  * Gets the page that will replace the granted one: the mapper's own at `lgfn` (the grant is laid over it when it stands
  * where the grant will), or one that the hypervisor provides and charges to the mapper; for reading none is needed.
@@ -100,6 +98,7 @@ export const takeReplacement = (
   const { maptrack, locks, p2m } = hypervisor;
   if (request.lgfn === LOCAL_PROVIDED) {
     if ((request.flags & GNTMAP_readonly) !== 0) return GNTST_okay;
+    const provided: FrameRun = { mfn: 0, count: 0, claimed: 0 };
     if (allocateDomainRun(hypervisor, mapper, 1, provided) !== 0) return GNTST_no_space;
     keepUnhooked(hypervisor, mapper, provided.mfn);
     maptrack.flags[row]! |= MAPPING_FLAG_PROVIDED;

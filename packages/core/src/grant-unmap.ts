@@ -66,8 +66,12 @@ export const unmapGrant = (hypervisor: Hypervisor, mapper: number, request: Unma
   const row = maptrack.row(mapper, request.handle);
   // U1, U4
   const status = row < 0 ? GNTST_bad_handle : unmapRow(hypervisor, mapper, row, request, false);
+  // Read before the lock goes: another caller of a simulation may come between.
+  const { mfn, isGone, notify } = rest;
   locks.release(lock);
-  if (row >= 0) finish(hypervisor, mapper, row, request.handle);
+  if (row < 0) return status;
+  if (mfn >= 0) putFrame(hypervisor, mfn);
+  if (isGone) forget(hypervisor, mapper, row, request.handle, notify);
   return status;
 };
 
@@ -83,14 +87,16 @@ export const dropMapping = (hypervisor: Hypervisor, mapper: number, handle: numb
   everything.hostAddress = Math.max(0, maptrack.gfn[row]! - 1) * FRAME_BYTES + 1;
   everything.deviceAddress = Math.max(0, maptrack.deviceGfn[row]! - 1) * FRAME_BYTES;
   const status = unmapRow(hypervisor, mapper, row, everything, urgent);
+  const { mfn, isGone, notify } = rest;
   locks.release(lock);
-  finish(hypervisor, mapper, row, handle);
+  if (mfn >= 0) putFrame(hypervisor, mfn);
+  if (isGone) forget(hypervisor, mapper, row, handle, notify);
   return status;
 };
 
 const everything = createUnmapRequest();
 
-/** Unhooks the halves that are named and unpins them. Under the mapper's p2m lock; `finish` must follow without it. */
+/** Unhooks the halves that are named and unpins them. Under the mapper's p2m lock; `rest` says what is to follow without it. */
 const unmapRow = (
   hypervisor: Hypervisor,
   mapper: number,
@@ -193,11 +199,9 @@ const unpinHalves = (hypervisor: Hypervisor, row: number, halves: number): void 
   if (isPinned && isGone) rest.mfn = maptrack.mfn[row]!;
 };
 
-/** What may free frames, wake others or give the handle to somebody else. Without locks. */
-const finish = (hypervisor: Hypervisor, mapper: number, row: number, handle: number): void => {
-  if (rest.mfn >= 0) putFrame(hypervisor, rest.mfn);
-  if (!rest.isGone) return;
+/** Gives the handle of a mapping back that is gone. Without locks: may free frames and wakes others. */
+const forget = (hypervisor: Hypervisor, mapper: number, row: number, handle: number, notify: number): void => {
   dropReplacement(hypervisor, mapper, row);
   freeHandle(hypervisor, mapper, handle);
-  sendNotified(hypervisor, mapper, rest.notify);
+  sendNotified(hypervisor, mapper, notify);
 };

@@ -22,36 +22,28 @@ export const allocHandles = (
   at = 0,
 ): number => {
   const { locks, maptrack } = hypervisor;
-  const { freeHead, next, serial, state } = maptrack;
   const lock = locks.id("maptrack", slot);
   let done = 0;
   locks.acquire(lock);
-  while (done < count) {
-    const handle = freeHead[slot]! - 1;
-    if (handle < 0) {
-      if (grow(hypervisor, slot)) continue;
-      break;
-    }
-    const row = maptrack.row(slot, handle);
-    freeHead[slot] = next[row]!;
-    next[row] = 0;
-    serial[row]! += 1;
-    Atomics.store(state, row, MAPPING_PENDING);
+  for (; done < count; done += 1) {
+    const handle = take(hypervisor, slot);
+    if (handle < 0) break;
     handles[at + done] = handle;
-    rows[at + done] = row;
-    done += 1;
+    rows[at + done] = maptrack.row(slot, handle);
   }
-  maptrack.liveCount[slot]! += done;
   locks.release(lock);
   return done;
 };
 
-const oneHandle = new Uint32Array(1);
-const oneRow = new Uint32Array(1);
-
 /** Takes one row; returns its handle, or -1. */
-export const allocHandle = (hypervisor: Hypervisor, slot: number): number =>
-  allocHandles(hypervisor, slot, 1, oneHandle, oneRow) === 1 ? oneHandle[0]! : -1;
+export const allocHandle = (hypervisor: Hypervisor, slot: number): number => {
+  const { locks } = hypervisor;
+  const lock = locks.id("maptrack", slot);
+  locks.acquire(lock);
+  const handle = take(hypervisor, slot);
+  locks.release(lock);
+  return handle;
+};
 
 /** Gives rows back: `handles[from]` ... `handles[end - 1]`. Nothing names them any more. */
 export const freeHandles = (
@@ -61,28 +53,48 @@ export const freeHandles = (
   from: number,
   end: number,
 ): void => {
-  const { locks, maptrack } = hypervisor;
-  const { freeHead, next, state } = maptrack;
+  const { locks } = hypervisor;
   if (from === end) return;
   const lock = locks.id("maptrack", slot);
   locks.acquire(lock);
   // The last first: who takes them again gets them in the same order.
-  for (let index = end - 1; index >= from; index -= 1) {
-    const handle = handles[index]!;
-    const row = maptrack.row(slot, handle);
-    assert(state[row] !== MAPPING_FREE);
-    Atomics.store(state, row, MAPPING_FREE);
-    next[row] = freeHead[slot]!;
-    freeHead[slot] = handle + 1;
-  }
-  maptrack.liveCount[slot]! -= end - from;
+  for (let index = end - 1; index >= from; index -= 1) give(hypervisor, slot, handles[index]!);
   locks.release(lock);
 };
 
 /** Gives one row back. */
 export const freeHandle = (hypervisor: Hypervisor, slot: number, handle: number): void => {
-  oneHandle[0] = handle;
-  freeHandles(hypervisor, slot, oneHandle, 0, 1);
+  const { locks } = hypervisor;
+  const lock = locks.id("maptrack", slot);
+  locks.acquire(lock);
+  give(hypervisor, slot, handle);
+  locks.release(lock);
+};
+
+/** Under the slot's maptrack lock. */
+const take = (hypervisor: Hypervisor, slot: number): number => {
+  const { maptrack } = hypervisor;
+  const { freeHead, next, serial, state } = maptrack;
+  const handle = freeHead[slot]! - 1;
+  if (handle < 0) return grow(hypervisor, slot) ? take(hypervisor, slot) : -1;
+  const row = maptrack.row(slot, handle);
+  freeHead[slot] = next[row]!;
+  next[row] = 0;
+  serial[row]! += 1;
+  Atomics.store(state, row, MAPPING_PENDING);
+  maptrack.liveCount[slot]! += 1;
+  return handle;
+};
+
+/** Under the slot's maptrack lock. */
+const give = (hypervisor: Hypervisor, slot: number, handle: number): void => {
+  const { maptrack } = hypervisor;
+  const row = maptrack.row(slot, handle);
+  assert(maptrack.state[row] !== MAPPING_FREE);
+  Atomics.store(maptrack.state, row, MAPPING_FREE);
+  maptrack.next[row] = maptrack.freeHead[slot]!;
+  maptrack.freeHead[slot] = handle + 1;
+  maptrack.liveCount[slot]! -= 1;
 };
 
 /** Gives all pages of a dead domain back to the pool; every handle is free. */
