@@ -3,8 +3,7 @@
  * Events: one handler a port, the two-level scan, and the loop. The scan clears the upcall flag and the selector
  * before it looks at the bits, so that an event that comes meanwhile starts another round.
  */
-#include <xenolith/errno.h>
-#include <xenolith/guest.h>
+#include "internal.h"
 
 #define WORD_BITS 32
 #define WORD_COUNT 32
@@ -71,6 +70,17 @@ int xen_event_close(evtchn_port_t port) {
   struct evtchn_close op = {.port = port};
   if (port < PORT_COUNT) handlers[port].handler = NULL;
   return HYPERVISOR_event_channel_op(EVTCHNOP_close, &op);
+}
+
+uint64_t xen_time_last(void) {
+  volatile struct vcpu_time_info *time = &vcpu()->time;
+  uint32_t version;
+  uint64_t now;
+  do {
+    version = __atomic_load_n(&time->version, __ATOMIC_SEQ_CST);
+    now = time->system_time;
+  } while (version % 2 != 0 || version != __atomic_load_n(&time->version, __ATOMIC_SEQ_CST));
+  return now;
 }
 
 static unsigned int serve_word(unsigned int word) {

@@ -22,6 +22,8 @@ static inline void *page_at(xen_pfn_t gfn) { return (void *)(uintptr_t)(gfn << X
 void *xen_block_alloc(size_t size);
 void xen_block_free(void *block, size_t size);
 
+/* System time when this vCPU last came from the hypervisor; costs no hypercall. */
+uint64_t xen_time_last(void);
 /* Takes `count` free references, in ascending order; 0, or -ENOSPC and none. */
 int xen_grant_take_refs(uint32_t count, grant_ref_t *refs);
 /* Takes a free reference above `ref`; the reference, or -ENOSPC. */

@@ -4,6 +4,12 @@
 #include "vchan-internal.h"
 #include <xenolith/grants.h>
 
+/*
+ * How often a sleeper looks whether the other end is still there. A server cannot ask for an event at its death before its
+ * client is bound to it, and may die before it learns of that: then only memory says so.
+ */
+#define LOOK_AGAIN_NS 500000000ull
+
 #ifndef __wasm_atomics__
 #error "vchan needs -matomics (xencc sets it)"
 #endif
@@ -121,7 +127,7 @@ static int await(struct vchan *channel, int (*look)(struct vchan *), uint32_t wa
     if (count < 0 || (uint32_t)count >= wanted) return count;
     if (!open) return -XEN_ENOTCONN;
     if (!channel->blocking) return 0;
-    int status = vchan_wait(channel, 0);
+    int status = vchan_wait(channel, xen_time_last() + LOOK_AGAIN_NS);
     if (status < 0) return status;
   }
 }
@@ -171,7 +177,8 @@ int vchan_flush(struct vchan *channel, uint64_t deadline_ns) {
     int space = look_or_ask(channel, vchan_buffer_space, channel->write.size, VCHAN_NOTIFY_READ);
     if (space < 0 || (uint32_t)space == channel->write.size) return space < 0 ? space : 0;
     if (!open || late) return open ? -XEN_ETIMEDOUT : -XEN_ENOTCONN;
-    int status = vchan_wait(channel, deadline_ns);
+    uint64_t again = xen_time_last() + LOOK_AGAIN_NS;
+    int status = vchan_wait(channel, deadline_ns != 0 && deadline_ns < again ? deadline_ns : again);
     if (status < 0) return status;
   }
 }

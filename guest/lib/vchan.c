@@ -122,10 +122,18 @@ int xen_vchan_watch_over(struct vchan *channel) {
   return channel->event_wanted ? ask_for(channel, UNMAP_NOTIFY_CLEAR_BYTE) : status;
 }
 
+/* The first event of the client: it is there. After that the port is masked again, for those who wait. */
+static void on_client(evtchn_port_t port, void *context) {
+  struct vchan *channel = context;
+  xen_vchan_watch_over(channel);
+  if (!channel->event_wanted) xen_event_on(port, NULL, NULL);
+}
+
 static int open_server(struct vchan *channel, unsigned int left_order, unsigned int right_order) {
   int status = share_pages(channel, left_order, right_order);
   if (status == 0 && channel->revokable) status = light_beacon(channel, channel->epoch_word[1]);
   if (status == 0) status = xen_vchan_watch_over(channel);
+  if (status == 0 && channel->event_wanted) status = xen_event_on(channel->port, on_client, channel);
   if (status < 0) return status;
   struct vchan_control *control = channel->control;
   control->cli_notify = VCHAN_NOTIFY_WRITE;

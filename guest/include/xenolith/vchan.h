@@ -85,7 +85,7 @@ struct vchan_ring {
 
 #define VCHAN_PATH_MAX 128
 
-/* An end of a channel. Read `port`, set `blocking`; the rest is the library's. */
+/* An end of a channel; it stays where it was opened. Read `port`, set `blocking`; the rest is the library's. */
 struct vchan {
   /* Whether calls sleep until they can do their work. 1 after opening. */
   _Bool blocking;
