@@ -4,6 +4,8 @@
  */
 import assert from "node:assert/strict";
 import * as abi from "@xenolith/abi";
+import { hookRun } from "../src/address-space.ts";
+import { P2M_RAM_RO } from "../src/p2m.ts";
 import { Machine, peek, poke } from "./machine.ts";
 import type { Guest } from "./machine.ts";
 
@@ -153,4 +155,28 @@ export const fill = (guest: Guest, address: number, seed: number, length = PAGE)
   const bytes = Uint8Array.from({ length }, (_, index) => (index * 7 + seed * 31 + (index >> 8)) & 0xff);
   poke(guest, address, bytes);
   return bytes;
+};
+
+/** The reference of `granted`. */
+export const REF = 9;
+
+/** A granter that gives its frame 2 to the caller as REF, and the contents of both sides' frames. */
+export const granted = (flags: number = abi.GTF_permit_access) => {
+  const world = pair();
+  const theirs = fill(world.granter, 2 * PAGE, 1);
+  const own = fill(world.caller, 3 * PAGE, 2);
+  grant(world.machine, world.granter, REF, { to: world.caller.domid, gfn: 2, flags });
+  const { domid } = world.granter;
+  const from = (offset = 0): Copy["from"] => ({ ref: REF, domid, offset });
+  return { ...world, theirs, own, remote: from };
+};
+
+/** Lets the guest only read its RAM at `gfn`. */
+export const makeReadOnly = (machine: Machine, guest: Guest, gfn: number): void => {
+  const { hypervisor } = machine;
+  const lock = hypervisor.locks.id("p2m", guest.slot);
+  hypervisor.locks.acquire(lock);
+  const frame = hypervisor.p2m.get(guest.slot, gfn) >>> 4;
+  assert.equal(hookRun(hypervisor, guest.slot, gfn, frame, 1, P2M_RAM_RO), 0);
+  hypervisor.locks.release(lock);
 };

@@ -6,8 +6,8 @@ import { beginDestroy, continueDestroy, reapDomains } from "../src/domain-reap.t
 import { freeFrameCount } from "../src/buddy.ts";
 import { P2M_FOREIGN, P2M_HOLE, P2M_SPECIAL, p2mType } from "../src/p2m.ts";
 import { flagsOf, PAGE, pair, structure } from "./grant-op-kit.ts";
-import { Machine, peekWord, poke, pokeWords } from "./machine.ts";
-import type { Guest } from "./machine.ts";
+import { peekWord, poke, pokeWords } from "./machine.ts";
+import type { Guest, Machine } from "./machine.ts";
 
 const ARGUMENT = 5 * PAGE;
 const LIST = 4 * PAGE;
