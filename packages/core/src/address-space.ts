@@ -202,9 +202,10 @@ const runLength = (hypervisor: Hypervisor, slot: number, gfn: number, end: numbe
  * overwritten by the caller.
  */
 const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number): boolean => {
-  const { frames, p2m } = hypervisor;
+  const { frames, p2m, words } = hypervisor;
   const { entries } = p2m;
   const first = p2m.at(slot, gfn);
+  const writable = frames.writable.byteOffset;
   let found = false;
   for (let index = 0; index < count; index += 1) {
     const entry = entries[first + index]!;
@@ -213,13 +214,13 @@ const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: num
     const mfn = entry >>> 4;
     if (((HOME_TYPES >>> (entry & 15)) & 1) !== 0) {
       if (frames.gfn[mfn] === gfn + index + 1) frames.gfn[mfn] = 0;
-    } else if (((BORROWED_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0) Atomics.sub(frames.writable, mfn, 1);
+    } else if (((BORROWED_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0) words.sub(writable + mfn * 4, 1);
   }
   return found;
 };
 
 const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, first: number): void => {
-  const { domains, frames, p2m } = hypervisor;
+  const { domains, frames, p2m, words } = hypervisor;
   const { gfn, mfn, count, type } = placement;
   const { entries } = p2m;
   const at = p2m.at(slot, gfn);
@@ -230,7 +231,8 @@ const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, f
     for (let index = 0; index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
   }
   if (((BORROWED_WRITABLE_TYPES >>> type) & 1) !== 0) {
-    for (let index = 0; index < count; index += 1) Atomics.add(frames.writable, mfn + index, 1);
+    const address = frames.writable.byteOffset + mfn * 4;
+    for (let index = 0; index < count; index += 1) words.sub(address + index * 4, -1);
   }
   if (type !== P2M_HOLE && gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;
 };

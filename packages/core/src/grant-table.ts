@@ -91,7 +91,7 @@ export class GrantTable {
 
   /** Machine address of the shared entry of `ref`, which is below `refCount`. */
   entryAddress(slot: number, ref: number): number {
-    const mfn = this.sharedFrame[slot * this.framesMax + Math.floor(ref / REFS_PER_FRAME)]! - 1;
-    return mfn * 4096 + (ref % REFS_PER_FRAME) * GRANT_ENTRY_BYTES;
+    const mfn = this.sharedFrame[slot * this.framesMax + ((ref / REFS_PER_FRAME) | 0)]! - 1;
+    return mfn * 4096 + (ref & (REFS_PER_FRAME - 1)) * GRANT_ENTRY_BYTES;
   }
 }

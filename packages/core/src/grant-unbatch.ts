@@ -16,6 +16,7 @@ import type { UnmapRequest } from "./grant-unmap.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { freeHandles } from "./maptrack.ts";
 import {
+  HANDLES_PER_PAGE,
   MAPPING_FLAG_EXTENT,
   MAPPING_FLAG_REVOKABLE,
   MAPPING_FREE,
@@ -76,11 +77,13 @@ const unhookPlain = (
   count: number,
 ): number => {
   const { maptrack } = hypervisor;
+  const handleEnd = Atomics.load(maptrack.frameCount, mapper) * HANDLES_PER_PAGE;
   let runFrom = from;
   let runGfn = 0;
   let index = from;
   for (; index < count; index += 1) {
-    const row = maptrack.row(mapper, batch.handle[index]!);
+    const handle = batch.handle[index]!;
+    const row = handle < handleEnd ? maptrack.ownRow(mapper, handle) : -1;
     const state = row < 0 ? MAPPING_FREE : maptrack.state[row]!;
     if (state !== MAPPING_FREE && state !== MAPPING_PENDING && !isPlain(hypervisor, batch, index, row)) break;
     const status = state === MAPPING_LIVE ? checkPlain(hypervisor, mapper, batch, index, row) : GNTST_bad_handle;

@@ -109,6 +109,12 @@ export class MaptrackTable {
     return (this.directory[slot * this.framesMax + page]! - 1) * HANDLES_PER_PAGE + (handle % HANDLES_PER_PAGE);
   }
 
+  /** Row of a handle that the domain has. */
+  ownRow(slot: number, handle: number): number {
+    const page = this.directory[slot * this.framesMax + (handle >>> 8)]! - 1;
+    return (page << 8) | (handle & (HANDLES_PER_PAGE - 1));
+  }
+
   /** Slot of the domain that a row belongs to, or -1. */
   ownerOf(row: number): number {
     return this.pageOwner[Math.floor(row / HANDLES_PER_PAGE)]! - 1;

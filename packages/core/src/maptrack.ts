@@ -2,8 +2,10 @@
  * Taking and giving back rows of maptracks. A domain's free rows are linked; when none is left it takes another page
  * of the pool, up to its own limit. A row that is taken is MAPPING_PENDING and has a new serial.
  *
- * Memory order: the serial changes before the state, so whoever reads the state first and the serial afterwards never
- * takes a new use of a row for the one that it knows. A page's rows are in order before the page can be named.
+ * Memory order: a row becomes MAPPING_LIVE under the mapper's p2m lock, long after its serial changed, so a revoker that
+ * finds it live and its serial unchanged has found the mapping that it meant. One that takes a new use of a row for the
+ * pending mapping that it meant makes that one give up: a refusal that may always occur. A page's rows are in order
+ * before the page can be named.
  */
 import assert from "node:assert/strict";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -29,7 +31,7 @@ export const allocHandles = (
     const handle = take(hypervisor, slot);
     if (handle < 0) break;
     handles[at + done] = handle;
-    rows[at + done] = maptrack.row(slot, handle);
+    rows[at + done] = maptrack.ownRow(slot, handle);
   }
   locks.release(lock);
   return done;
@@ -77,11 +79,11 @@ const take = (hypervisor: Hypervisor, slot: number): number => {
   const { freeHead, next, serial, state } = maptrack;
   const handle = freeHead[slot]! - 1;
   if (handle < 0) return grow(hypervisor, slot) ? take(hypervisor, slot) : -1;
-  const row = maptrack.row(slot, handle);
+  const row = maptrack.ownRow(slot, handle);
   freeHead[slot] = next[row]!;
   next[row] = 0;
   serial[row]! += 1;
-  Atomics.store(state, row, MAPPING_PENDING);
+  state[row] = MAPPING_PENDING;
   maptrack.liveCount[slot]! += 1;
   return handle;
 };
@@ -89,9 +91,9 @@ const take = (hypervisor: Hypervisor, slot: number): number => {
 /** Under the slot's maptrack lock. */
 const give = (hypervisor: Hypervisor, slot: number, handle: number): void => {
   const { maptrack } = hypervisor;
-  const row = maptrack.row(slot, handle);
+  const row = maptrack.ownRow(slot, handle);
   assert(maptrack.state[row] !== MAPPING_FREE);
-  Atomics.store(maptrack.state, row, MAPPING_FREE);
+  maptrack.state[row] = MAPPING_FREE;
   maptrack.next[row] = maptrack.freeHead[slot]!;
   maptrack.freeHead[slot] = handle + 1;
   maptrack.liveCount[slot]! -= 1;
