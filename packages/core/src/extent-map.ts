@@ -28,6 +28,7 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { allocHandle, freeHandle } from "./maptrack.ts";
 import { MAPPING_FLAG_EXTENT, MAPPING_FLAG_PROVIDED, MAPPING_FLAG_REVOKABLE, MAPPING_LIVE } from "./maptrack-table.ts";
 import { P2M_EXTENT_RO, P2M_EXTENT_RW, P2M_HOLE } from "./p2m.ts";
+import { scrubRun } from "./scrub.ts";
 
 /** Where and how to map an extent. */
 export interface ExtentTarget {
@@ -87,6 +88,47 @@ export const unmapExtent = (hypervisor: Hypervisor, mapping: number): number => 
   freeHandle(hypervisor, slot, mappingHandle(mapping));
   if (wasLive) dropUnused(hypervisor, extent);
   return 0;
+};
+
+/**
+ * Lets a mapping of the extent that was revoked show it again, where it stands; nobody faults meanwhile either. 0 also if
+ * it was not revoked, -ENOENT: the extent is closed or the mapping gone, -ESRCH: one of the domains is dying, -ENOSPC: the
+ * mapper has no mapping left, or the page table's errno; then nothing has changed.
+ */
+export const restoreMapping = (hypervisor: Hypervisor, extent: number, mapping: number): number => {
+  const { extents, maptrack } = hypervisor;
+  const extentAt = extentRow(hypervisor, extent);
+  const row = mappingRow(hypervisor, mapping);
+  const slot = mappingSlot(mapping);
+  if (extentAt < 0 || extents.state[extentAt] !== EXTENT_OPEN || row < 0) return -ENOENT;
+  if (maptrack.ref[row] !== extentAt || maptrack.mfn[row] !== extents.mfn[extentAt]) return -ENOENT;
+  if (!isAlive(hypervisor, slot) || !isAlive(hypervisor, extents.granter[extentAt]!)) return -ESRCH;
+  return maptrack.state[row] === MAPPING_LIVE ? 0 : rehook(hypervisor, slot, row);
+};
+
+/** Hooks the frames of a revoked mapping's extent again; its replacement is zeroed for the next time. 0 or an errno. */
+const rehook = (hypervisor: Hypervisor, slot: number, row: number): number => {
+  const { extents, locks, maptrack } = hypervisor;
+  const local = maptrack.local[row]! - 1;
+  const count = maptrack.count[row]!;
+  const isWritable = local >= 0;
+  const lock = locks.id("p2m", slot);
+  locks.acquire(lock);
+  const result = switchRun(hypervisor, slot, {
+    gfn: maptrack.gfn[row]! - 1,
+    mfn: maptrack.mfn[row]!,
+    count,
+    type: isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO,
+    urgent: false,
+    entries: isWritable ? undefined : extents.entries.get(maptrack.ref[row]!),
+  });
+  if (result === 0) {
+    linkMapping(hypervisor, row);
+    Atomics.store(maptrack.state, row, MAPPING_LIVE);
+  }
+  locks.release(lock);
+  if (result === 0 && isWritable) scrubRun(hypervisor, local, count);
+  return result;
 };
 
 /** Hooks the extent's frames and fills the maptrack row in. 0 or an errno, with nothing changed. */

@@ -106,7 +106,7 @@ export { auditMemory } from "./audit-memory.ts";
 export { closeExtent, createExtent, extentRunLength, isExtentOpen } from "./extent.ts";
 export { extentMappingState } from "./extent-mapping.ts";
 export type { ExtentMappingState } from "./extent-mapping.ts";
-export { mapExtent, unmapExtent } from "./extent-map.ts";
+export { mapExtent, restoreMapping, unmapExtent } from "./extent-map.ts";
 export type { ExtentTarget } from "./extent-map.ts";
 export { reapExtents, revokeExtent, revokeMapping } from "./extent-revoke.ts";
 export { findHoles, isHoleRun } from "./holes.ts";

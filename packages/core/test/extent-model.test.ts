@@ -6,6 +6,7 @@ import {
   closeExtent,
   createExtent,
   extentMappingState,
+  restoreMapping,
   revokeExtent,
   revokeMapping,
   unmapExtent,
@@ -38,6 +39,8 @@ interface Mapping {
   readonly name: number;
   readonly area: Area;
   readonly isWritable: boolean;
+  /** Whether the extent that it was mapped from is open. */
+  readonly isOfOpen: () => boolean;
   cells: number[];
   isSevered: boolean;
 }
@@ -49,6 +52,7 @@ const kinds = [
   "mapRw",
   "unmap",
   "revoke",
+  "restore",
   "revokeAll",
   "close",
   "poke",
@@ -126,8 +130,10 @@ class Simulation {
     else if (there !== undefined) assert.equal(name, -EEXIST);
     else {
       assert.ok(name > 0, `map: ${name}`);
-      const { cells } = area;
-      this.mappings.push({ guest: one.who, place: one.place, name, area, isWritable, cells, isSevered: false });
+      const { cells, extent } = area;
+      const isOfOpen = (): boolean => area.extent === extent && !area.isClosed;
+      const { who: guest, place } = one;
+      this.mappings.push({ guest, place, name, area, isWritable, isOfOpen, cells, isSevered: false });
     }
   }
 
@@ -140,6 +146,14 @@ class Simulation {
     } else if (one.kind === "revoke") {
       assert.equal(revokeMapping(hypervisor, mapping.name), 0);
       this.sever(mapping);
+    } else if (one.kind === "restore") {
+      const result = restoreMapping(hypervisor, mapping.area.extent, mapping.name);
+      // It belongs to an extent that was closed since, or it shows the extent again.
+      assert.equal(result, mapping.isOfOpen() ? 0 : -ENOENT);
+      if (result === 0) {
+        mapping.isSevered = false;
+        mapping.cells = mapping.area.cells;
+      }
     } else {
       const gfn = PLACE_GFN + mapping.place * 8 + one.page;
       assert.equal(poke(this.world, this.guests[mapping.guest]!, gfn, one.value), mapping.isWritable);

@@ -11,6 +11,7 @@ import {
   isExtentOpen,
   isHoleRun,
   mapExtent,
+  restoreMapping,
   revokeMapping,
   unmapExtent,
 } from "@xenolith/core";
@@ -51,6 +52,7 @@ interface ShareMapping {
   readonly gfn: number;
   /** The mapping of each piece, in order. */
   readonly names: readonly number[];
+  readonly isWritable: boolean;
   isRevoked: boolean;
 }
 
@@ -118,7 +120,7 @@ export class Share implements Disposable, AsyncDisposable {
 
   /**
    * Puts it into the domain's memory in one operation, without a copy, and returns its address there. A domain has it
-   * once. With read-write access the domain is charged for as many pages: they take its place when it is revoked.
+   * once; where it was revoked, it comes back at the same place with the same access. With read-write access the domain is charged for as many pages: they take its place when it is revoked.
    *
    * @throws XenolithError `INVALID_ARGUMENT`, `GUEST_ADDRESS` (something stands there), `DOMAIN_STATE`, `MEMORY_LIMIT`,
    * `MEMORY_EXHAUSTED`, `VMA_EXHAUSTED`, `SHARE_CLOSED`.
@@ -130,11 +132,9 @@ export class Share implements Disposable, AsyncDisposable {
       throw new XenolithError("INVALID_ARGUMENT", `access is ${String(access)}, it must be read-only or read-write`);
     }
     const slot = this.#liveSlot(domain);
-    const known = this.addressIn(domain);
-    if (known !== undefined) {
-      throw new XenolithError("INVALID_ARGUMENT", `domain ${domain.domid} has the share already, at address ${known}`);
-    }
     const isWritable = access === "read-write";
+    const known = this.#mappings.get(domain);
+    if (known !== undefined) return this.#mapAgain(known, isWritable, address);
     const gfn =
       address === undefined
         ? this.#mapSomewhere(domain, slot, isWritable)
@@ -210,6 +210,24 @@ export class Share implements Disposable, AsyncDisposable {
     throw new XenolithError("DOMAIN_STATE", `domain ${domain.domid} is not a living domain of this host`);
   }
 
+  /** Shows it again where it was revoked. All of it, or none. */
+  #mapAgain(mapping: ShareMapping, isWritable: boolean, address: number | undefined): number {
+    const { domain, gfn, names } = mapping;
+    const there = gfn * FRAME_BYTES;
+    const isSame = mapping.isWritable === isWritable && (address === undefined || address === there);
+    if (!mapping.isRevoked || !isSame) {
+      throw new XenolithError("INVALID_ARGUMENT", `domain ${domain.domid} has the share already, at address ${there}`);
+    }
+    for (const [index, { extent }] of this.#parts.pieces.entries()) {
+      const result = restoreMapping(this.#hypervisor, extent, names[index]!);
+      if (result === 0) continue;
+      for (const name of names) revokeMapping(this.#hypervisor, name);
+      throw refusal(result, domain.domid, this.lengthBytes, there);
+    }
+    mapping.isRevoked = false;
+    return there;
+  }
+
   /**
    * Maps it below what was mapped before, or else at the highest place that is free, with one spare gfn above it, so that
    * two shares never touch. Returns its first gfn.
@@ -243,7 +261,7 @@ export class Share implements Disposable, AsyncDisposable {
       names.push(name);
       at += count;
     }
-    this.#mappings.set(domain, { domain, gfn, names, isRevoked: false });
+    this.#mappings.set(domain, { domain, gfn, names, isWritable, isRevoked: false });
     return gfn;
   }
 
