@@ -9,7 +9,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 const root = path.join(import.meta.dirname, "../..");
-const EXAMPLES = ["demo/demo.mjs", "library/plugin.mjs"];
+const EXAMPLES = ["demo/demo.mjs", "library/plugin.mjs", "copy-engine/run.mjs"];
 
 describe("examples", () => {
   for (const example of EXAMPLES) {
