@@ -20,9 +20,9 @@ import {
   GTF_type_mask,
   GTF_writing,
 } from "@xenolith/abi";
-import { isAlive } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
+import { DOMAIN_STATES } from "./domain-table.ts";
 import { ANY_GRANTEE, handshake, USE_COPY } from "./grant-acquire.ts";
 import {
   GRANT_ENTRY_BYTES,
@@ -35,21 +35,24 @@ import {
 import { LOCK_RANKS } from "./lock.ts";
 import { P2M_RAM, P2M_RAM_RO } from "./p2m.ts";
 
-/** Operations made in one hold of the locks: at most as many pages are copied meanwhile. */
-const HOLD_OPERATIONS_MAX = 16;
+/** Operations made in one hold of the locks: it takes no longer than a few changes of a page table do. */
+const HOLD_OPERATIONS_MAX = 64;
 /** How many ranks the lock of a table is behind that of a p2m. */
 const TABLE_RANKS = LOCK_RANKS.indexOf("grantTable") - LOCK_RANKS.indexOf("p2m");
+/** log2 of the references in a frame. Numbers here are signed whole ones, as the engine handles best: see `source`. */
+const REFS_SHIFT = Math.log2(REFS_PER_FRAME) | 0;
+/** In the key of a side, besides its domid: it is a reference. */
+const REF_KEY = 1 << 16;
+const DYING = DOMAIN_STATES.indexOf("dying");
 /** Neither a domain nor a reference. */
 const NONE = -1;
 
 /** What has to be as it should in an entry's first word, besides the domid: for a reader, and for a writer. */
-const READ_MASK = (0xffff_0000 | GTF_type_mask | GTF_sub_page) >>> 0;
-const WRITE_MASK = (READ_MASK | GTF_readonly) >>> 0;
+const READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
+const WRITE_MASK = READ_MASK | GTF_readonly;
 
 /** One side of the operations of a hold. */
 interface Side {
-  /** Its domain as the caller names it, or NONE; and its slot. */
-  domid: number;
   slot: number;
   /** It is a reference of the domain's table. */
   isRef: boolean;
@@ -66,7 +69,6 @@ interface Side {
 }
 
 const newSide = (): Side => ({
-  domid: NONE,
   slot: NONE,
   isRef: false,
   isAlive: false,
@@ -84,6 +86,9 @@ export class CopyHold {
   #cpu: Cpu | undefined = undefined;
   readonly #source = newSide();
   readonly #dest = newSide();
+  /** How the caller named the two sides, and operations that may yet be made between them. */
+  #sourceKey = 0;
+  #destKey = 0;
   #operations = 0;
   #bankShift = 0;
   #bankMask = 0;
@@ -102,13 +107,10 @@ export class CopyHold {
    * or GNTST_permission_denied: a frame has to be the caller's, and to be said to be.
    */
   enter(cpu: Cpu, source: number, dest: number, isSourceRef: boolean, isDestRef: boolean): number {
-    const isSame =
-      source === this.#source.domid &&
-      dest === this.#dest.domid &&
-      isSourceRef === this.#source.isRef &&
-      isDestRef === this.#dest.isRef;
-    if (isSame && this.#operations < HOLD_OPERATIONS_MAX) {
-      this.#operations += 1;
+    const sourceKey = isSourceRef ? source | REF_KEY : source;
+    const destKey = isDestRef ? dest | REF_KEY : dest;
+    if (this.#operations > 0 && sourceKey === this.#sourceKey && destKey === this.#destKey) {
+      this.#operations -= 1;
       return 0;
     }
     const sourceSlot = slotOfSide(cpu, source, isSourceRef);
@@ -119,12 +121,14 @@ export class CopyHold {
     lockP2ms(cpu, sourceSlot, destSlot);
     // In a simulation threads share the object: whose it is becomes known when the first lock is held.
     this.#cpu = cpu;
-    this.#operations = 1;
+    this.#operations = HOLD_OPERATIONS_MAX - 1;
+    this.#sourceKey = sourceKey;
+    this.#destKey = destKey;
     this.#bankMask = cpu.hypervisor.geometry.framesPerBank - 1;
     this.#bankShift = 32 - Math.clz32(this.#bankMask);
     lockTables(cpu, isSourceRef ? sourceSlot : NONE, isDestRef ? destSlot : NONE);
-    openSide(this.#source, cpu, source, sourceSlot, isSourceRef);
-    openSide(this.#dest, cpu, dest, destSlot, isDestRef);
+    openSide(this.#source, cpu, sourceSlot, isSourceRef);
+    openSide(this.#dest, cpu, destSlot, isDestRef);
     return 0;
   }
 
@@ -144,7 +148,7 @@ export class CopyHold {
     this.#entryCount = 0;
     this.#source.ref = NONE;
     this.#dest.ref = NONE;
-    this.#operations = HOLD_OPERATIONS_MAX;
+    this.#operations = 0;
   }
 
   /** As `finish`, and gives the locks back. */
@@ -154,13 +158,12 @@ export class CopyHold {
     this.finish();
     const { slot: source, isRef: isSourceRef } = this.#source;
     const { slot: dest, isRef: isDestRef } = this.#dest;
-    this.#source.domid = NONE;
     this.#cpu = undefined;
     unlockTables(cpu, isSourceRef ? source : NONE, isDestRef ? dest : NONE);
     unlockP2ms(cpu, source, dest);
   }
 
-  /** The frame that the operation copies from, in use from now on, or a status. */
+  /** The frame that the operation copies from, in use from now on, or a status. A number above 2^31 is given signed. */
   source(name: number): number {
     const side = this.#source;
     if (!side.isRef) return this.#own(side, name, false);
@@ -206,23 +209,24 @@ export class CopyHold {
   /** The caller's own frame. */
   #own(side: Side, gfn: number, isDest: boolean): number {
     const { p2m } = this.#cpu!.hypervisor;
-    return gfn < p2m.gfnCount ? frameOf(p2m.entries[side.entries + gfn]!, isDest) : GNTST_bad_page;
+    const isGfn = gfn >= 0 && gfn < p2m.gfnCount;
+    return isGfn ? frameOf(p2m.entries[side.entries + gfn]!, isDest) : GNTST_bad_page;
   }
 
   /** The frame of a reference. What is read from the shared entry is read once, after its bits are set. */
   #use(side: Side, ref: number, isWrite: boolean): number {
     const { directMap, grants, p2m } = this.#cpu!.hypervisor;
-    if (ref >= side.refEnd) return GNTST_bad_gntref;
+    if (ref < 0 || ref >= side.refEnd) return GNTST_bad_gntref;
     if (grants.pin[side.row + ref] !== 0) return this.#usePinned(side, ref, isWrite);
     if (!side.isAlive) return GNTST_general_error;
-    const shared = grants.sharedFrame[side.frames + Math.trunc(ref / REFS_PER_FRAME)]! - 1;
+    const shared = grants.sharedFrame[side.frames + (ref >>> REFS_SHIFT)]! - 1;
     const bank = shared >>> this.#bankShift;
-    const place = ((shared & this.#bankMask) << 12) | ((ref % REFS_PER_FRAME) * GRANT_ENTRY_BYTES);
+    const place = ((shared & this.#bankMask) << 12) | ((ref & (REFS_PER_FRAME - 1)) * GRANT_ENTRY_BYTES);
     const refused = this.#begin(bank, place, isWrite);
     if (refused !== 0) return refused;
     this.#note(bank, place, isWrite ? GTF_reading | GTF_writing : GTF_reading);
-    const gfn = directMap.u32[bank]![(place >>> 2) + 1]!;
-    const frame = gfn < p2m.gfnCount ? frameOf(p2m.entries[side.entries + gfn]!, isWrite) : GNTST_bad_page;
+    const gfn = directMap.i32[bank]![(place >>> 2) + 1]!;
+    const frame = gfn >= 0 && gfn < p2m.gfnCount ? frameOf(p2m.entries[side.entries + gfn]!, isWrite) : GNTST_bad_page;
     if (frame < 0) return frame;
     side.ref = ref;
     side.frame = frame;
@@ -233,11 +237,11 @@ export class CopyHold {
   #begin(bank: number, place: number, isWrite: boolean): number {
     const { hypervisor, domid } = this.#cpu!;
     const { directMap } = hypervisor;
-    const word = directMap.u32[bank]![place >>> 2]!;
-    const wanted = ((domid << 16) | GTF_permit_access) >>> 0;
-    if ((word & (isWrite ? WRITE_MASK : READ_MASK)) >>> 0 === wanted) {
+    const word = directMap.i32[bank]![place >>> 2]!;
+    const wanted = (domid << 16) | GTF_permit_access;
+    if ((word & (isWrite ? WRITE_MASK : READ_MASK)) === wanted) {
       const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
-      if (directMap.words[bank]!.compareExchange(place, word, word | bits) === (word | 0)) return 0;
+      if (directMap.words[bank]!.compareExchange(place, word, word | bits) === word) return 0;
     }
     const flags = handshake(hypervisor, bank * directMap.bankBytes + (place >>> 0), domid, isWrite, USE_COPY);
     return Math.min(flags, 0);
@@ -292,16 +296,16 @@ const frameOf = (entry: number, isWrite: boolean): number => {
   return isWrite ? GNTST_general_error : entry >>> 4;
 };
 
-const openSide = (side: Side, cpu: Cpu, domid: number, slot: number, isRef: boolean): void => {
-  const { hypervisor } = cpu;
-  const { grants, p2m } = hypervisor;
-  side.domid = domid;
+const openSide = (side: Side, cpu: Cpu, slot: number, isRef: boolean): void => {
+  const { domains, grants, p2m } = cpu.hypervisor;
   side.slot = slot;
   side.isRef = isRef;
   side.ref = NONE;
   side.entries = p2m.at(slot, 0);
   if (!isRef) return;
-  side.isAlive = isAlive(hypervisor, slot);
+  // Plain: what has been begun when the domain starts to die may end as if it had been before.
+  const state = domains.state[slot]!;
+  side.isAlive = state !== 0 && state < DYING;
   side.refEnd = grants.frameCount[slot]! * REFS_PER_FRAME;
   side.row = grants.row(slot, 0);
   side.frames = slot * grants.framesMax;

@@ -59,18 +59,18 @@ const fetchSlice = (cpu: Cpu, at: number, length: number): number => {
 /** Makes the operation at `at` of the scratch buffer; returns its status. */
 const copyOne = (cpu: Cpu, at: number): number => {
   const { scratch } = cpu.memory;
-  const sizes = scratch.getUint32(at + 16, true);
+  const sizes = scratch.getInt32(at + 16, true);
   const sizeBytes = sizes & 0xffff;
   if (sizeBytes === 0) return GNTST_okay;
-  const source = scratch.getUint32(at + 4, true);
-  const dest = scratch.getUint32(at + 12, true);
+  const source = scratch.getInt32(at + 4, true);
+  const dest = scratch.getInt32(at + 12, true);
   const isSourceRef = ((sizes >>> 16) & GNTCOPY_source_gref) !== 0;
   const isDestRef = ((sizes >>> 16) & GNTCOPY_dest_gref) !== 0;
   const refused = hold.enter(cpu, source & 0xffff, dest & 0xffff, isSourceRef, isDestRef);
   if (refused !== 0) return refused;
-  const from = hold.source(scratch.getUint32(at, true));
+  const from = hold.source(scratch.getInt32(at, true));
   if (from < 0) return from;
-  const to = hold.dest(scratch.getUint32(at + 8, true));
+  const to = hold.dest(scratch.getInt32(at + 8, true));
   if (to < 0) return to;
   const fromOffset = source >>> 16;
   const toOffset = dest >>> 16;
