@@ -192,7 +192,7 @@ describe("the life of a domain in the store", () => {
     const ports = openPorts(host);
     for (let cycle = 0; cycle < 20; cycle += 1) {
       const guests = await Promise.all([RingGuest.create(host), RingGuest.create(host), RingGuest.create(host)]);
-      await guests[0]!.ask(XS_WRITE, "data/x", "1");
+      await guests[0].ask(XS_WRITE, "data/x", "1");
       await Promise.all(guests.map(({ domain }) => domain.destroy()));
     }
     assert.deepEqual(await dump(store), nodes);
