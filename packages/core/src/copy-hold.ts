@@ -44,7 +44,7 @@ const REFS_SHIFT = Math.log2(REFS_PER_FRAME) | 0;
 /** In the key of a side, besides its domid: it is a reference. */
 const REF_KEY = 1 << 16;
 const DYING = DOMAIN_STATES.indexOf("dying");
-/** Neither a domain nor a reference. */
+/** Neither a slot nor a frame. */
 const NONE = -1;
 
 /** What has to be as it should in an entry's first word, besides the domid: for a reader, and for a writer. */
@@ -63,7 +63,7 @@ interface Side {
   row: number;
   frames: number;
   entries: number;
-  /** The reference that was used last, and its frame. */
+  /** The reference that was used last, any 32-bit number, and its frame; NONE: there is none. */
   ref: number;
   frame: number;
 }
@@ -76,8 +76,8 @@ const newSide = (): Side => ({
   row: 0,
   frames: 0,
   entries: 0,
-  ref: NONE,
-  frame: 0,
+  ref: 0,
+  frame: NONE,
 });
 
 /** See the file's comment. Each thread has its own; it is open within one operation. */
@@ -146,8 +146,8 @@ export class CopyHold {
       words[this.#banks[index]!]!.and(this.#places[index]!, ~this.#bits[index]!);
     }
     this.#entryCount = 0;
-    this.#source.ref = NONE;
-    this.#dest.ref = NONE;
+    this.#source.frame = NONE;
+    this.#dest.frame = NONE;
     this.#operations = 0;
   }
 
@@ -167,14 +167,14 @@ export class CopyHold {
   source(name: number): number {
     const side = this.#source;
     if (!side.isRef) return this.#own(side, name, false);
-    return name === side.ref ? side.frame : this.#use(side, name, false);
+    return name === side.ref && side.frame !== NONE ? side.frame : this.#use(side, name, false);
   }
 
   /** As `source`, the frame that it copies to. */
   dest(name: number): number {
     const side = this.#dest;
     if (!side.isRef) return this.#own(side, name, true);
-    return name === side.ref ? side.frame : this.#use(side, name, true);
+    return name === side.ref && side.frame !== NONE ? side.frame : this.#use(side, name, true);
   }
 
   /** Copies between two frames that are in use. Both ranges lie in their pages. */
@@ -300,7 +300,7 @@ const openSide = (side: Side, cpu: Cpu, slot: number, isRef: boolean): void => {
   const { domains, grants, p2m } = cpu.hypervisor;
   side.slot = slot;
   side.isRef = isRef;
-  side.ref = NONE;
+  side.frame = NONE;
   side.entries = p2m.at(slot, 0);
   if (!isRef) return;
   // Plain: what has been begun when the domain starts to die may end as if it had been before.
