@@ -205,7 +205,7 @@ const forgetRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: num
   const { frames, p2m, words } = hypervisor;
   const { entries } = p2m;
   const first = p2m.at(slot, gfn);
-  const writable = frames.writable.byteOffset;
+  const writable = frames.writableStart;
   let found = false;
   for (let index = 0; index < count; index += 1) {
     const entry = entries[first + index]!;
@@ -231,7 +231,7 @@ const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, f
     for (let index = 0; index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
   }
   if (((BORROWED_WRITABLE_TYPES >>> type) & 1) !== 0) {
-    const address = frames.writable.byteOffset + mfn * 4;
+    const address = frames.writableStart + mfn * 4;
     for (let index = 0; index < count; index += 1) words.sub(address + index * 4, -1);
   }
   if (type !== P2M_HOLE && gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;

@@ -4,7 +4,7 @@
  */
 import { GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly } from "@xenolith/abi";
 import { dmaSlot } from "./domain-table.ts";
-import { HYPERVISOR_OWNER, ZERO_FRAME } from "./frame-table.ts";
+import { ZERO_FRAME } from "./frame-table.ts";
 import { HALVES, mappingType, unitsOf } from "./grant-mapping.ts";
 import { GRANT_MODE_PLAIN, GRANT_MODE_REVOKABLE } from "./grant-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -114,6 +114,11 @@ const auditMaptrack = (expected: Expected, slot: number): void => {
       findings.push(`slot ${slot}: free list of handles is broken at ${handle}`);
       break;
     }
+    const row = maptrack.row(slot, handle);
+    const isBlank = [maptrack.gfn, maptrack.deviceGfn, maptrack.local, maptrack.notify].every(
+      (column) => column[row] === 0,
+    );
+    if (!isBlank || maptrack.count[row] !== 1) findings.push(`slot ${slot}: free handle ${handle} is not blank`);
     free[handle] = 1;
     freeCount += 1;
   }
@@ -197,32 +202,41 @@ const auditEntries = ({ entries, findings, hypervisor }: Expected): void => {
 };
 
 /** The active entries are pinned by their mappings, and by nothing else. */
-const auditPins = ({ findings, hypervisor, pins }: Expected): void => {
-  const { domains, frames, grants, maptrack } = hypervisor;
+const auditPins = (expected: Expected): void => {
+  const { domains, grants } = expected.hypervisor;
   for (let slot = 0; slot < domains.slotCount; slot += 1) {
     const refs = domains.stateOf(slot) === "free" ? 0 : grants.refsMax;
     for (let ref = 0; ref < refs; ref += 1) {
-      const row = grants.row(slot, ref);
-      const known = pins.get(row);
-      const where = `slot ${slot} reference ${ref}`;
-      if ((known?.pin ?? 0) !== grants.pin[row])
-        findings.push(`${where}: pin ${grants.pin[row]}, mapped ${known?.pin ?? 0}`);
-      const linked = new Set<number>();
-      for (let link = grants.first[row]!; link !== 0 && !linked.has(link - 1); link = maptrack.next[link - 1]!) {
-        linked.add(link - 1);
+      for (const problem of entryProblems(expected, slot, grants.row(slot, ref))) {
+        expected.findings.push(`slot ${slot} reference ${ref}: ${problem}`);
       }
-      const listed = known?.rows ?? new Set<number>();
-      if (linked.size !== listed.size || [...linked].some((mapping) => !listed.has(mapping))) {
-        findings.push(`${where}: its list and its revokable mappings differ`);
-      }
-      if (known === undefined) continue;
-      const mode = known.isRevokable ? GRANT_MODE_REVOKABLE : GRANT_MODE_PLAIN;
-      const isSame =
-        grants.grantee[row] === known.grantee && grants.frame[row] === known.mfn + 1 && grants.mode[row] === mode;
-      if (!isSame) findings.push(`${where}: grantee, frame or mode is not that of its mappings`);
-      const owner = frames.owner[known.mfn]!;
-      if (owner !== slot + 1 && owner !== HYPERVISOR_OWNER)
-        findings.push(`${where}: frame ${known.mfn} is not its own`);
     }
   }
+};
+
+const entryProblems = ({ hypervisor, pins }: Expected, slot: number, row: number): string[] => {
+  const { frames, grants } = hypervisor;
+  const problems: string[] = [];
+  const known = pins.get(row);
+  const mapped = known?.pin ?? 0;
+  if (mapped !== grants.pin[row]) problems.push(`pin ${grants.pin[row]}, mapped ${mapped}`);
+  const listed = known?.rows ?? new Set<number>();
+  const linked = linkedRows(hypervisor, row);
+  const isSameList = linked.size === listed.size && [...linked].every((mapping) => listed.has(mapping));
+  if (!isSameList) problems.push("its list and its revokable mappings differ");
+  if (known === undefined) return problems;
+  const mode = known.isRevokable ? GRANT_MODE_REVOKABLE : GRANT_MODE_PLAIN;
+  const isSame = grants.grantee[row] === known.grantee && grants.frame[row] === known.mfn + 1;
+  if (!isSame || grants.mode[row] !== mode) problems.push("grantee, frame or mode is not that of its mappings");
+  if (frames.owner[known.mfn] !== slot + 1) problems.push(`frame ${known.mfn} is not its own`);
+  return problems;
+};
+
+/** Rows on the list of an active entry. */
+const linkedRows = ({ grants, maptrack }: Hypervisor, row: number): Set<number> => {
+  const linked = new Set<number>();
+  for (let link = grants.first[row]!; link !== 0 && !linked.has(link - 1); link = maptrack.next[link - 1]!) {
+    linked.add(link - 1);
+  }
+  return linked;
 };

@@ -37,7 +37,7 @@ export const addReference = (hypervisor: Hypervisor, mfn: number): boolean => {
 
 /** Drops a reference; the last one frees the frame. May take the owner's pages lock. */
 export const putFrame = (hypervisor: Hypervisor, mfn: number): void => {
-  const before = hypervisor.words.sub(hypervisor.frames.refs.byteOffset + mfn * 4, 1);
+  const before = hypervisor.words.sub(hypervisor.frames.refsStart + mfn * 4, 1);
   assert(before > 0);
   if (before === 1) freeFrame(hypervisor, mfn);
 };

@@ -66,6 +66,9 @@ export class FrameTable {
   readonly totals: Int32Array;
   /** What each domain is told about its address space. */
   readonly memoryMaps: MemoryMapTable;
+  /** Where `refs` and `writable` begin in the control buffer, in bytes. */
+  readonly refsStart: number;
+  readonly writableStart: number;
   /** Rows. */
   readonly count: number;
   readonly framesPerBank: number;
@@ -77,6 +80,8 @@ export class FrameTable {
     this.owner = arena.u32(count);
     this.refs = arena.u32(count);
     this.writable = arena.u32(count);
+    this.refsStart = this.refs.byteOffset;
+    this.writableStart = this.writable.byteOffset;
     this.gfn = arena.u32(count);
     this.next = arena.u32(count);
     this.prev = arena.u32(count);

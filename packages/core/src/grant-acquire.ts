@@ -1,11 +1,10 @@
 /**
- * Pinning entries of a granter's table: what a mapping or a copy does before it touches the granted frame, and undoes
- * when it is done. While an entry is pinned its frame, its grantee and its mode are what they were at the first pin,
+ * Pinning entries of a granter's table: what a mapping does before it touches the granted frame, and undoes when it is
+ * done (a copy holds the locks instead: copy-hold.ts). While an entry is pinned its frame, its grantee and its mode are what they were at the first pin,
  * whatever the granter writes into the shared entry since; and the shared entry says READING, and WRITING while there
  * is a writer.
  *
  * A pin comes with one reference to the frame. It goes first, the reference after it (`putFrame`, without the lock).
- * No pin is held across `passGate`: revoke waits for the pins of copies.
  * Source: xen/include/public/grant_table.h (the handshake), docs/misc/grant-tables.txt.
  */
 import {
@@ -24,21 +23,18 @@ import {
 import assert from "node:assert/strict";
 import { isAlive } from "./accounting.ts";
 import { FRAME_REFS_MAX } from "./frame-table.ts";
-import { putFrame } from "./frame-reference.ts";
 import {
   GRANT_MODE_PLAIN,
   GRANT_MODE_REVOKABLE,
   GRANT_MODE_REVOKING,
   PIN_FULL_MASK,
-  PIN_HOST_READ,
-  PIN_HOST_WRITE,
   PIN_WRITE_MASK,
   REFS_PER_FRAME,
 } from "./grant-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { isRam, P2M_RAM, p2mType } from "./p2m.ts";
 
-/** What an entry is pinned for. */
+/** What access to an entry is wanted for. */
 export const USE_MAP = 0;
 export const USE_MAP_REVOKABLE = 1;
 export const USE_COPY = 2;
@@ -145,39 +141,6 @@ export const releaseEntry = (hypervisor: Hypervisor, granter: number, ref: numbe
   }
 };
 
-/**
- * Pins an entry for a copy: from its frame, or when `isWrite` to it. Returns the frame or a status, as `acquireEntry`.
- * Takes and releases the granter's locks; the caller holds none of rank p2m or above. Revokable entries are allowed.
- */
-export const acquireForCopy = (
-  hypervisor: Hypervisor,
-  granter: number,
-  ref: number,
-  grantee: number,
-  isWrite: boolean,
-): number => {
-  lockGranter(hypervisor, granter);
-  const mfn = acquireEntry(hypervisor, granter, ref, grantee, isWrite ? PIN_HOST_WRITE : PIN_HOST_READ, USE_COPY);
-  unlockGranter(hypervisor, granter);
-  return mfn;
-};
-
-/** Ends what `acquireForCopy` began, which returned `mfn`. */
-export const releaseFromCopy = (
-  hypervisor: Hypervisor,
-  granter: number,
-  ref: number,
-  isWrite: boolean,
-  mfn: number,
-): void => {
-  const { locks } = hypervisor;
-  const lock = locks.id("grantTable", granter);
-  locks.acquire(lock);
-  releaseEntry(hypervisor, granter, ref, isWrite ? PIN_HOST_WRITE : PIN_HOST_READ);
-  locks.release(lock);
-  putFrame(hypervisor, mfn);
-};
-
 /** In place of a domid: while an entry is pinned, whom it names now does not matter. */
 export const ANY_GRANTEE = -1;
 
@@ -267,7 +230,7 @@ const refuseRevokable = (hypervisor: Hypervisor, row: number, use: number): numb
 /** As `addReference`, with the fast atomics: mapping a batch takes hundreds. */
 const takeReference = (hypervisor: Hypervisor, mfn: number): boolean => {
   const { frames, words } = hypervisor;
-  const address = frames.refs.byteOffset + mfn * 4;
+  const address = frames.refsStart + mfn * 4;
   let count = frames.refs[mfn]!;
   for (;;) {
     assert(count > 0);

@@ -133,15 +133,11 @@ const pinAll = (
     const row = batch.row[index]!;
     batch.mfn[index] = mfn;
     batch.status[index] = mfn < 0 ? mfn : GNTST_okay;
+    // The other columns are what a free row has.
     maptrack.flags[row] = flags;
     maptrack.granter[row] = granter;
     maptrack.ref[row] = ref;
-    maptrack.gfn[row] = 0;
-    maptrack.deviceGfn[row] = 0;
     maptrack.mfn[row] = mfn;
-    maptrack.count[row] = 1;
-    maptrack.local[row] = 0;
-    maptrack.notify[row] = 0;
   }
   unlockGranter(hypervisor, granter);
 };

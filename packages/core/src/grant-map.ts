@@ -123,12 +123,7 @@ const fillRow = (hypervisor: Hypervisor, row: number, granter: number, request: 
   maptrack.flags[row] = (request.flags & KEPT_FLAGS) | (request.isRevokable ? MAPPING_FLAG_REVOKABLE : 0);
   maptrack.granter[row] = granter;
   maptrack.ref[row] = request.ref;
-  maptrack.gfn[row] = 0;
-  maptrack.deviceGfn[row] = 0;
   maptrack.mfn[row] = 0;
-  maptrack.count[row] = 1;
-  maptrack.local[row] = 0;
-  maptrack.notify[row] = 0;
 };
 
 /** Pins the entry and maps its frame. On failure the pin is gone again. */

@@ -61,7 +61,7 @@ const awaitPins = (hypervisor: Hypervisor, lock: number, row: number): void => {
   const { grants, locks, platform } = hypervisor;
   const pin = grants.pin[row]!;
   locks.release(lock);
-  const words = new Int32Array(grants.pin.buffer as SharedArrayBuffer, grants.pin.byteOffset + row * 4, 1);
+  const words = new Int32Array(grants.pin.buffer, grants.pin.byteOffset + row * 4, 1);
   platform.wait(words, 0, pin | 0, WAIT_NS);
   locks.acquire(lock);
 };

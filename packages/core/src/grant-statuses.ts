@@ -2,8 +2,9 @@
  * Statuses of a list of entries in a guest's memory: of each entry only that field is written, whatever the guest does
  * to the rest meanwhile.
  */
-import { DirectMap, FRAME_BYTES } from "./direct-map.ts";
 import type { Cpu } from "./cpu.ts";
+import { FRAME_BYTES } from "./direct-map.ts";
+import type { DirectMap } from "./direct-map.ts";
 import { P2M_WRITABLE_TYPES } from "./p2m.ts";
 
 const STATUS_BYTES = 2;

@@ -5,7 +5,6 @@
  */
 import { GNTMAP_device_map, GNTMAP_readonly, GNTST_bad_handle, GNTST_general_error, GNTST_okay } from "@xenolith/abi";
 import { unhookRun } from "./address-space.ts";
-import { FRAME_BYTES } from "./direct-map.ts";
 import { putFrame } from "./frame-reference.ts";
 import { releaseEntry } from "./grant-acquire.ts";
 import { BATCH_MAX } from "./grant-batch.ts";
@@ -28,10 +27,13 @@ import { p2mEntry, P2M_GRANT_RO, P2M_GRANT_RW } from "./p2m.ts";
 /** A batch of requests and what became of them, by index. Kept by its maker and used again. */
 export class UnmapBatch {
   readonly handle = new Uint32Array(BATCH_MAX);
-  /** Bytes; 0: this half stays. Infinity is an address that nothing has. */
-  readonly hostAddress = new Float64Array(BATCH_MAX);
-  readonly deviceAddress = new Float64Array(BATCH_MAX);
-  readonly newAddress = new Float64Array(BATCH_MAX);
+  /** Halves of the host address in bytes; 0: this half stays. */
+  readonly hostLow = new Uint32Array(BATCH_MAX);
+  readonly hostHigh = new Uint32Array(BATCH_MAX);
+  /** Halves of the bus address, or of the new address if the list is one of unmap_and_replace. */
+  readonly otherLow = new Uint32Array(BATCH_MAX);
+  readonly otherHigh = new Uint32Array(BATCH_MAX);
+  isReplace = false;
   /** Out: GNTST_*. */
   readonly status = new Int32Array(BATCH_MAX);
   /** Working space: rows of the plain mappings of a run, and the handles to give back. */
@@ -42,7 +44,7 @@ export class UnmapBatch {
 
 /** What only the slow way can do. */
 const ODD_FLAGS = MAPPING_FLAG_EXTENT | MAPPING_FLAG_REVOKABLE | GNTMAP_device_map;
-const GFN_PER_BYTE = 1 / FRAME_BYTES;
+const HIGH_UNIT = 0x1_0000_0000;
 
 /** Does the first `count` requests of `batch` for the domain in `mapper`, in order. */
 export const unmapBatch = (hypervisor: Hypervisor, mapper: number, batch: UnmapBatch, count: number): void => {
@@ -62,9 +64,10 @@ export const unmapBatch = (hypervisor: Hypervisor, mapper: number, batch: UnmapB
 const unmapOne = (hypervisor: Hypervisor, mapper: number, batch: UnmapBatch, index: number): void => {
   const { request } = batch;
   request.handle = batch.handle[index]!;
-  request.hostAddress = batch.hostAddress[index]!;
-  request.deviceAddress = batch.deviceAddress[index]!;
-  request.newAddress = batch.newAddress[index]!;
+  const other = batch.otherHigh[index]! * HIGH_UNIT + batch.otherLow[index]!;
+  request.hostAddress = batch.hostHigh[index]! * HIGH_UNIT + batch.hostLow[index]!;
+  request.deviceAddress = batch.isReplace ? 0 : other;
+  request.newAddress = batch.isReplace ? other : 0;
   batch.status[index] = unmapGrant(hypervisor, mapper, request);
 };
 
@@ -113,8 +116,8 @@ const isPlain = (hypervisor: Hypervisor, batch: UnmapBatch, index: number, row: 
     maptrack.state[row] === MAPPING_LIVE &&
     (maptrack.flags[row]! & ODD_FLAGS) === 0 &&
     maptrack.notify[row] === 0 &&
-    batch.hostAddress[index] !== 0 &&
-    batch.newAddress[index] === 0
+    (batch.hostLow[index]! | batch.hostHigh[index]!) !== 0 &&
+    (batch.otherLow[index]! | batch.otherHigh[index]!) === 0
   );
 };
 
@@ -124,7 +127,8 @@ const checkPlain = (hypervisor: Hypervisor, mapper: number, batch: UnmapBatch, i
   const gfn = maptrack.gfn[row]! - 1;
   const isReadOnly = (maptrack.flags[row]! & GNTMAP_readonly) !== 0;
   const expected = p2mEntry(maptrack.mfn[row]!, isReadOnly ? P2M_GRANT_RO : P2M_GRANT_RW);
-  const isSame = Math.floor(batch.hostAddress[index]! * GFN_PER_BYTE) === gfn && p2m.get(mapper, gfn) === expected;
+  const isNamed = batch.hostHigh[index] === 0 && batch.hostLow[index]! >>> 12 === gfn;
+  const isSame = isNamed && p2m.entries[p2m.at(mapper, gfn)] === expected;
   return isSame ? GNTST_okay : GNTST_general_error;
 };
 

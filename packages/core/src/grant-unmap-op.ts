@@ -20,7 +20,6 @@ const OTHER_LOW = gnttab_unmap_and_replace.new_addr.low.offset / 4;
 const OTHER_HIGH = gnttab_unmap_and_replace.new_addr.high.offset / 4;
 const HANDLE = gnttab_unmap_grant_ref.handle.offset / 4;
 const STATUS_BYTE = gnttab_unmap_grant_ref.status.offset;
-const HIGH_UNIT = 0x1_0000_0000;
 
 /** A slice of a guest's list. */
 class UnmapSlice {
@@ -69,12 +68,12 @@ const unmapSlice = (cpu: Cpu, slice: UnmapSlice, address: number, count: number,
 
 const decode = (slice: UnmapSlice, count: number, isReplace: boolean): void => {
   const { batch, words } = slice;
-  const other = isReplace ? batch.newAddress : batch.deviceAddress;
-  const unused = isReplace ? batch.deviceAddress : batch.newAddress;
+  batch.isReplace = isReplace;
   for (let index = 0, at = 0; index < count; index += 1, at += ENTRY_WORDS) {
-    batch.hostAddress[index] = words[at + HOST_HIGH]! * HIGH_UNIT + words[at + HOST_LOW]!;
-    other[index] = words[at + OTHER_HIGH]! * HIGH_UNIT + words[at + OTHER_LOW]!;
-    unused[index] = 0;
+    batch.hostLow[index] = words[at + HOST_LOW]!;
+    batch.hostHigh[index] = words[at + HOST_HIGH]!;
+    batch.otherLow[index] = words[at + OTHER_LOW]!;
+    batch.otherHigh[index] = words[at + OTHER_HIGH]!;
     batch.handle[index] = words[at + HANDLE]!;
   }
 };

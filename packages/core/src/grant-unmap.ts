@@ -108,27 +108,21 @@ const unmapRow = (
   rest.isGone = false;
   rest.mfn = -1;
   rest.notify = 0;
+  const refused = checkRequest(hypervisor, mapper, row, request);
+  if (refused !== GNTST_okay) return refused;
   const state = maptrack.state[row]!;
-  const isThere = state === MAPPING_LIVE || state === MAPPING_SEVERED;
-  if (!isThere || (maptrack.flags[row]! & MAPPING_FLAG_EXTENT) !== 0) return GNTST_bad_handle;
-  if (request.newAddress !== 0) return GNTST_general_error;
-  const hostGfn = maptrack.gfn[row]! - 1;
-  const deviceGfn = maptrack.deviceGfn[row]! - 1;
-  const isDevice = request.deviceAddress !== 0 && deviceGfn >= 0;
-  const isHost = request.hostAddress !== 0 && hostGfn >= 0;
-  // U5
-  if (isDevice && request.deviceAddress !== deviceGfn * FRAME_BYTES) return GNTST_bad_dev_addr;
-  // U6
-  const isSame = !isHost || Math.floor(request.hostAddress / FRAME_BYTES) === hostGfn;
-  if (!isSame || (isHost && !standsAt(hypervisor, mapper, row, hostGfn))) return GNTST_general_error;
-  // U7
+  const hasHost = maptrack.gfn[row] !== 0;
+  const hasDevice = maptrack.deviceGfn[row] !== 0;
+  const isHost = hasHost && request.hostAddress !== 0;
+  const isDevice = hasDevice && request.deviceAddress !== 0;
+  // U7: halves that are not mapped are nothing to unmap. A severed mapping may have none left: any address ends it.
   if (request.hostAddress === 0 && !isDevice) return GNTST_okay;
-  const isLast = (isHost || hostGfn < 0) && (isDevice || deviceGfn < 0);
-  if (isLast) clearNotified(hypervisor, maptrack.notify[row]!, maptrack.mfn[row]!);
-  let halves = 0;
+  if (isHost === hasHost && isDevice === hasDevice) {
+    clearNotified(hypervisor, maptrack.notify[row]!, maptrack.mfn[row]!);
+  }
   let result = isDevice ? unhookDevice(hypervisor, row, urgent) : 0;
-  if (result === 0 && isDevice) halves |= GNTMAP_device_map;
-  if (result === 0 && isHost) {
+  let halves = isDevice && result === 0 ? GNTMAP_device_map : 0;
+  if (isHost && result === 0) {
     result = unhookHost(hypervisor, mapper, row, urgent);
     if (result === 0) halves |= GNTMAP_host_map;
   }
@@ -139,6 +133,24 @@ const unmapRow = (
     Atomics.store(maptrack.state, row, MAPPING_PENDING);
   }
   return statusOfErrno(result);
+};
+
+/** U1 to U6, and the address that unmap_and_replace must not have. */
+const checkRequest = (hypervisor: Hypervisor, mapper: number, row: number, request: UnmapRequest): number => {
+  const { maptrack } = hypervisor;
+  const { hostAddress, deviceAddress } = request;
+  const state = maptrack.state[row]!;
+  const isThere = state === MAPPING_LIVE || state === MAPPING_SEVERED;
+  if (!isThere || (maptrack.flags[row]! & MAPPING_FLAG_EXTENT) !== 0) return GNTST_bad_handle;
+  if (request.newAddress !== 0) return GNTST_general_error;
+  const hostGfn = maptrack.gfn[row]! - 1;
+  const deviceGfn = maptrack.deviceGfn[row]! - 1;
+  // U5
+  if (deviceAddress !== 0 && deviceGfn >= 0 && deviceAddress !== deviceGfn * FRAME_BYTES) return GNTST_bad_dev_addr;
+  if (hostAddress === 0 || hostGfn < 0) return GNTST_okay;
+  // U6
+  const isSame = Math.floor(hostAddress / FRAME_BYTES) === hostGfn && standsAt(hypervisor, mapper, row, hostGfn);
+  return isSame ? GNTST_okay : GNTST_general_error;
 };
 
 /** Whether what the row says stands at `gfn`: the granted frame, or what replaces it. */

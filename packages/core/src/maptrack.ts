@@ -47,7 +47,10 @@ export const allocHandle = (hypervisor: Hypervisor, slot: number): number => {
   return handle;
 };
 
-/** Gives rows back: `handles[from]` ... `handles[end - 1]`. Nothing names them any more. */
+/**
+ * Gives rows of plain mappings back: `handles[from]` ... `handles[end - 1]`. Nothing names them any more. A free row has
+ * gfn, deviceGfn, local and notify 0 and count 1, so that who maps a batch need not write them.
+ */
 export const freeHandles = (
   hypervisor: Hypervisor,
   slot: number,
@@ -64,10 +67,13 @@ export const freeHandles = (
   locks.release(lock);
 };
 
-/** Gives one row back. */
+/** Gives one row back, and makes it a plain mapping's again: `freeHandles` is for those that never were anything else. */
 export const freeHandle = (hypervisor: Hypervisor, slot: number, handle: number): void => {
-  const { locks } = hypervisor;
+  const { locks, maptrack } = hypervisor;
   const lock = locks.id("maptrack", slot);
+  const row = maptrack.ownRow(slot, handle);
+  for (const column of [maptrack.gfn, maptrack.deviceGfn, maptrack.local, maptrack.notify]) column[row] = 0;
+  maptrack.count[row] = 1;
   locks.acquire(lock);
   give(hypervisor, slot, handle);
   locks.release(lock);
@@ -133,6 +139,7 @@ const grow = (hypervisor: Hypervisor, slot: number): boolean => {
   const firstRow = page * HANDLES_PER_PAGE;
   for (let index = 0; index < HANDLES_PER_PAGE; index += 1) {
     maptrack.state[firstRow + index] = MAPPING_FREE;
+    maptrack.count[firstRow + index] = 1;
     maptrack.next[firstRow + index] = first + index + 2;
   }
   maptrack.next[firstRow + HANDLES_PER_PAGE - 1] = maptrack.freeHead[slot]!;

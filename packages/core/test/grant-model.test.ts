@@ -103,7 +103,7 @@ const apply = (machine: GrantMachine, model: Model, each: Step): void => {
     case "grant":
       // A granter that behaves keeps off an entry that is in use.
       if (machine.use(guest, FIRST_REF + each.ref) === "") {
-        machine.grant(guest, FIRST_REF + each.ref, model.guests[each.to]!, each.gfn, FLAGS[each.flags]!);
+        machine.grant(guest, FIRST_REF + each.ref, model.guests[each.to]!, each.gfn, FLAGS[each.flags]);
       }
       break;
     case "map":

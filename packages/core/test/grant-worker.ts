@@ -71,7 +71,7 @@ const run = (order: GrantOrder): void => {
     for (let index = 0; index < REF_COUNT; index += 1) {
       assert.equal(maps.status[index], 0);
       unmaps.handle[index] = maps.handle[index]!;
-      unmaps.hostAddress[index] = (gfn + 10 + index) * 4096;
+      unmaps.hostLow[index] = (gfn + 10 + index) * 4096;
     }
     unmapBatch(hypervisor, order.mapper, unmaps, REF_COUNT);
     for (let index = 0; index < REF_COUNT; index += 1) assert.equal(unmaps.status[index], 0);
