@@ -87,7 +87,10 @@ export const eventGuest = (): Uint8Array<ArrayBuffer> =>
       (i32.store (i32.const ${MAP + xen_add_to_physmap.gpfn.offset}) (i32.const ${SHARED_GFN}))
       (if (call $memory_op (i32.const ${XENMEM_add_to_physmap}) (i32.const ${MAP})) (then (return (i32.const 1))))
       (if (local.get $masked) (then (drop (i32.atomic.rmw.or ${maskWord} ${bit}))))
+      ;; Binding raised an event before the port was masked: who polls with an upcall pending does not sleep.
       (drop (call $take (local.get $port)))
+      (i32.store8 (i32.const ${upcall}) (i32.const 0))
+      (drop (i32.atomic.rmw.xchg (i32.const ${selector}) (i32.const 0)))
       (i32.const 0))
     (func $now (result i64)
       (drop (call $clock_time_get (i32.const ${CLOCK_MONOTONIC}) (i64.const 1) (i32.const ${TIME})))
