@@ -3,7 +3,21 @@
  * timers is due or a deadline passes. Dom0 never blocks: its thread serves everybody.
  *
  * To sleep until a condition holds: `prepareBlock`, look at the condition, then `cancelBlock` or `blockVcpu`. Whoever
- * makes the condition true calls `wakeVcpu` afterwards.
+ * makes the condition true calls `wakeVcpu` afterwards. The steps, every one atomic and sequentially consistent:
+ *
+ *     sleeper                                         waker
+ *     P1  poll only: port, then bit in pollMask       W1  makes the condition true (pending bit, upcall, gate request)
+ *     P2  seen = wake                                 W2  poll only: looks at pollMask, takes the bit
+ *     P3  state = BLOCKED                             W3  wake + 1
+ *     P4  looks at the condition: true, does not sleep  W4  state is BLOCKED: futex wake on `wake`
+ *     P5  leaves the gate; looks at the gate
+ *     P6  futex wait while wake = seen
+ *
+ * Why none is lost: suppose that P4 found the condition false. Then P4 was before W1, so W2 is after P1 and finds the bit,
+ * W3 is after P2, and W4 is after P3 and finds BLOCKED. If W3 is before P6, wake differs from `seen` and P6 does not sleep;
+ * if it is after, the sleeper is in the kernel's queue when W4 wakes it. A poller that is woken for something else looks
+ * again from P1. A request to pause, stop or go down is a condition too: P5 looks at it, before P6 as P4 before P6.
+ * A second event on a port that is pending wakes nobody: whoever set the bit first has yet to make W2 to W4, or P4 sees it.
  */
 import assert from "node:assert/strict";
 import type { Cpu } from "./cpu.ts";

@@ -94,17 +94,39 @@ export interface TestHypervisor {
   readonly storage: HypervisorStorage;
 }
 
-/** Builds storage of the given geometry (fields left out are `testGeometry`'s) and one view of it. */
-export const createTestHypervisor = (geometry: Partial<Geometry> = {}): TestHypervisor => {
+const WASM_PAGE_BYTES = 65_536;
+
+const sharedMemory = (sizeBytes: number): WebAssembly.Memory => {
+  const pages = Math.ceil(sizeBytes / WASM_PAGE_BYTES);
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+};
+
+/** The same, over memories of WebAssembly: hypercalls use its atomics, as on a real host. */
+const withMemories = (storage: HypervisorStorage): HypervisorStorage => {
+  const control = sharedMemory(storage.control.byteLength);
+  const banks = storage.banks.map((bank) => sharedMemory(bank.byteLength));
+  const bufferOf = ({ buffer }: WebAssembly.Memory): SharedArrayBuffer => {
+    assert(buffer instanceof SharedArrayBuffer);
+    return buffer;
+  };
+  return { ...storage, control: bufferOf(control), banks: banks.map(bufferOf), memories: { control, banks } };
+};
+
+/**
+ * Builds storage of the given geometry (fields left out are `testGeometry`'s) and one view of it. Atomics are those of
+ * JavaScript, which tests can watch, unless `isFast`.
+ */
+export const createTestHypervisor = (geometry: Partial<Geometry> = {}, isFast = false): TestHypervisor => {
   const whole: Geometry = { ...testGeometry, ...geometry };
   const { domainCountMax, gfnCount, bankCount, framesPerBank } = whole;
-  const storage: HypervisorStorage = {
+  const plain: HypervisorStorage = {
     geometry: whole,
     control: new SharedArrayBuffer(controlBytes(whole)),
     p2m: new SharedArrayBuffer(domainCountMax * gfnCount * 4),
     grants: new SharedArrayBuffer(grantBytes(whole)),
     banks: Array.from({ length: bankCount }, () => new SharedArrayBuffer(framesPerBank * 4096)),
   };
+  const storage = isFast ? withMemories(plain) : plain;
   const mmu = new FakeMmu(whole, storage.banks);
   const platform = new FakePlatform(mmu);
   return { hypervisor: new Hypervisor(storage, { platform, tag: 1 }), platform, mmu, storage };

@@ -57,11 +57,25 @@ const run = async (machine: Machine, parts: readonly Part[]): Promise<void> => {
 
 /** Two guests whose vCPUs may run at once on threads of their own. */
 const two = (): { machine: Machine; first: Guest; second: Guest } => {
-  const machine = new Machine();
+  const machine = new Machine({}, true);
   return { machine, first: machine.guest({ vcpus: 2 }), second: machine.guest() };
 };
 
 describe(`vCPUs on real threads (seed ${SEED})`, () => {
+  for (const [way, role] of [
+    ["polling", "poll"],
+    ["blocking", "block"],
+  ] as const) {
+    it(`ping-pong between two domains, ${way} after random delays, loses no wake-up`, async () => {
+      const { machine, first, second } = two();
+      const { a, b } = kit.connected(machine, first, second);
+      await run(machine, [
+        { slot: first.slot, vcpu: 0, role: `${role}First`, rounds: 100_000, ports: [a] },
+        { slot: second.slot, vcpu: 0, role: `${role}Second`, rounds: 100_000, ports: [b] },
+      ]);
+    });
+  }
+
   it("ping-pong between two domains, blocking and polling at random, loses no wake-up", async () => {
     const { machine, first, second } = two();
     const { a, b } = kit.connected(machine, first, second);

@@ -36,8 +36,8 @@ export class Machine {
   readonly parts: TestHypervisor;
   readonly dom0: Guest;
 
-  constructor(geometry: Partial<Geometry> = {}) {
-    this.parts = createTestHypervisor(geometry);
+  constructor(geometry: Partial<Geometry> = {}, isFast = false) {
+    this.parts = createTestHypervisor(geometry, isFast);
     this.hypervisor = this.parts.hypervisor;
     this.dom0 = { domid: 0, slot: 0, cpu: initialise(this.hypervisor) };
     this.#populate(0);

@@ -14,6 +14,7 @@ import { beginVcpu } from "../src/vcpu-life.ts";
 import { randomFrom } from "./advisories-kit.ts";
 import * as kit from "./events-kit.ts";
 import type { Guest } from "./machine.ts";
+import { pokeWords } from "./machine.ts";
 
 /** What a stress thread is told. */
 export interface StressOrder {
@@ -68,6 +69,11 @@ const realPlatform = (sleep: Int32Array): Platform => ({
   },
 });
 
+/** Ways to wait: block, poll on one port, poll on several. */
+const WAYS = 3;
+const BLOCK = 0;
+const POLL = 1;
+
 /** Waits for an event on `port` by one of the ways there are, and takes it. */
 const take = (guest: Guest, port: number, way: number): void => {
   const { hypervisor } = guest.cpu;
@@ -81,8 +87,8 @@ const take = (guest: Guest, port: number, way: number): void => {
     Atomics.and(upcall, 0, ~0xff);
     Atomics.store(upcall, 1, 0);
     if ((Atomics.and(words, pendingAt, ~bit) & bit) !== 0) return;
-    if (way === 0) assert.equal(kit.sched(guest, abi.SCHEDOP_block), 0);
-    else assert.equal(kit.poll(guest, way === 1 ? [port] : [port, port]), 0);
+    if (way === BLOCK) assert.equal(kit.sched(guest, abi.SCHEDOP_block), 0);
+    else assert.equal(kit.poll(guest, way === POLL ? [port] : [port, port]), 0);
   }
 };
 
@@ -92,10 +98,39 @@ const pingPong = (guest: Guest, order: StressOrder, isFirst: boolean): void => {
   const port = order.ports[0]!;
   for (let round = 0; round < order.rounds; round += 1) {
     if (isFirst) assert.equal(kit.send(guest, port), 0);
-    take(guest, port, random(3));
+    take(guest, port, random(WAYS));
     if (!isFirst) assert.equal(kit.send(guest, port), 0);
   }
 };
+
+/** Turns of an empty loop: from nothing to a few times what a send takes. */
+const DELAY_MAX = 400;
+
+/** As `pingPong`, always in one way, and each side takes its time before it sends and before it waits. */
+const delayedPingPong = (guest: Guest, order: StressOrder, isFirst: boolean, way: number): void => {
+  const random = randomFrom(order.seed);
+  const { cpu } = guest;
+  const port = order.ports[0]!;
+  pokeWords(guest, SEND_AT, port);
+  const delay = (): void => {
+    for (let left = random(DELAY_MAX); left > 0; left -= 1) idle += left;
+  };
+  const send = (): void => {
+    delay();
+    const result = hypercall(cpu, abi.__HYPERVISOR_event_channel_op, abi.EVTCHNOP_send, SEND_AT, 0, 0, 0);
+    if (result !== 0) assert.fail(`send: ${result}`);
+  };
+  for (let round = 0; round < order.rounds; round += 1) {
+    if (isFirst) send();
+    delay();
+    take(guest, port, way);
+    if (!isFirst) send();
+  }
+};
+/** What the empty loops compute, so that they are not optimised away. */
+let idle = 0;
+/** Where the port to send on stands: a page that the kit does not use. */
+const SEND_AT = kit.SPARE;
 
 /** Waits until the word at `ports[0]` is `turn` modulo 2, then adds 1 and notifies. */
 const takeTurns = (guest: Guest, order: StressOrder, turn: number): void => {
@@ -147,6 +182,10 @@ const flood = (guest: Guest, order: StressOrder): void => {
 const roles = {
   first: (guest: Guest, order: StressOrder) => pingPong(guest, order, true),
   second: (guest: Guest, order: StressOrder) => pingPong(guest, order, false),
+  pollFirst: (guest: Guest, order: StressOrder) => delayedPingPong(guest, order, true, POLL),
+  pollSecond: (guest: Guest, order: StressOrder) => delayedPingPong(guest, order, false, POLL),
+  blockFirst: (guest: Guest, order: StressOrder) => delayedPingPong(guest, order, true, BLOCK),
+  blockSecond: (guest: Guest, order: StressOrder) => delayedPingPong(guest, order, false, BLOCK),
   even: (guest: Guest, order: StressOrder) => takeTurns(guest, order, 0),
   odd: (guest: Guest, order: StressOrder) => takeTurns(guest, order, 1),
   churn,
