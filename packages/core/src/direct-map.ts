@@ -9,7 +9,6 @@ import { type AtomicWords, plainWords } from "./atomic-words.ts";
 
 /** Bytes of a frame. */
 export const FRAME_BYTES = 4096;
-const FRAMES_PER_BYTE = 1 / FRAME_BYTES;
 /** Views of single frames that are kept; a power of two. */
 const FRAME_VIEWS = 256;
 
@@ -42,7 +41,7 @@ export class DirectMap {
   readonly #starts: number[];
   readonly #fastBank: ((bank: number) => Uint8Array) | undefined;
   /** Views of frames that were copied as a whole lately, by the low bits of their mfn. */
-  readonly #frameViews: (Uint8Array | undefined)[];
+  readonly #frameViews: Uint8Array[];
   readonly #frameMfns = new Int32Array(FRAME_VIEWS).fill(-1);
 
   constructor(
@@ -65,7 +64,7 @@ export class DirectMap {
     this.#bulk = banks.map(() => undefined);
     this.#buffers = banks.map(() => undefined);
     this.#starts = banks.map(() => 0);
-    this.#frameViews = Array.from({ length: FRAME_VIEWS }, () => undefined);
+    this.#frameViews = Array.from({ length: FRAME_VIEWS }, () => new Uint8Array(0));
     assert(Number.isInteger(Math.log2(this.bankBytes)));
   }
 
@@ -149,10 +148,6 @@ export class DirectMap {
   copyOut(machine: number, target: Uint8Array, at: number, sizeBytes: number): void {
     const bank = this.bankOf(machine);
     const offset = machine - bank * this.bankBytes;
-    if (sizeBytes === FRAME_BYTES && (offset & (FRAME_BYTES - 1)) === 0) {
-      target.set(this.#frameView((machine * FRAMES_PER_BYTE) | 0), at);
-      return;
-    }
     const buffer = this.#buffers[bank] ?? this.#openBulk(bank).buffer;
     target.set(new Uint8Array(buffer, this.#starts[bank]! + offset, sizeBytes), at);
   }
@@ -206,13 +201,16 @@ export class DirectMap {
     this.#bulkOf(bank);
   }
 
-  /** A view of one frame. Making one costs half as much as copying the frame, so the last ones are kept. */
-  #frameView(mfn: number): Uint8Array {
+  /** A view for bulk copies of one frame. Making one costs half as much as copying the frame: the last ones are kept. */
+  frameView(mfn: number): Uint8Array {
     const place = mfn & (FRAME_VIEWS - 1);
-    const kept = this.#frameViews[place];
-    if (kept !== undefined && this.#frameMfns[place] === mfn) return kept;
-    const offset = this.offsetOf(mfn * FRAME_BYTES);
-    const view = this.#bulkOf(this.bankOf(mfn * FRAME_BYTES)).subarray(offset, offset + FRAME_BYTES);
+    const kept = this.#frameViews[place]!;
+    return this.#frameMfns[place] === mfn ? kept : this.#openFrame(mfn, place);
+  }
+
+  #openFrame(mfn: number, place: number): Uint8Array {
+    const offset = (mfn & this.frameMask) * FRAME_BYTES;
+    const view = this.#bulkOf(mfn >>> this.frameShift).subarray(offset, offset + FRAME_BYTES);
     this.#frameViews[place] = view;
     this.#frameMfns[place] = mfn;
     return view;

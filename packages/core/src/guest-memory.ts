@@ -172,7 +172,10 @@ export class GuestMemory {
       this.#locks.acquire(this.#lock);
       const entry = this.#entries[this.#base + (address >>> 12)]!;
       const isAllowed = ((P2M_READABLE_TYPES >>> (entry & 15)) & 1) !== 0;
-      if (isAllowed) this.#directMap.copyOut((entry >>> 4) * FRAME_BYTES + inPage, target, 0, sizeBytes);
+      if (!isAllowed) {
+        // Nothing is copied.
+      } else if (sizeBytes === FRAME_BYTES) target.set(this.#directMap.frameView(entry >>> 4));
+      else this.#directMap.copyOut((entry >>> 4) * FRAME_BYTES + inPage, target, 0, sizeBytes);
       this.#locks.release(this.#lock);
       return isAllowed || sizeBytes === 0 ? 0 : -EFAULT;
     }
@@ -187,7 +190,10 @@ export class GuestMemory {
       this.#locks.acquire(this.#lock);
       const entry = this.#entries[this.#base + (address >>> 12)]!;
       const isAllowed = ((P2M_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0;
-      if (isAllowed) this.#directMap.copyIn((entry >>> 4) * FRAME_BYTES + inPage, source, 0, sizeBytes);
+      if (!isAllowed) {
+        // Nothing is copied.
+      } else if (sizeBytes === FRAME_BYTES) this.#directMap.frameView(entry >>> 4).set(source);
+      else this.#directMap.copyIn((entry >>> 4) * FRAME_BYTES + inPage, source, 0, sizeBytes);
       this.#locks.release(this.#lock);
       return isAllowed || sizeBytes === 0 ? 0 : -EFAULT;
     }
