@@ -71,6 +71,15 @@ export class Guest {
   }
 }
 
+/** Creates a guest that does not run yet. */
+export const createGuest = async (
+  host: Host,
+  image: DomainOptions["image"] | BootImage,
+  commandLine: string,
+  options: Partial<DomainOptions> = {},
+): Promise<Guest> =>
+  new Guest(await host.createDomain({ image, commandLine, memoryBytesMax: 16 * MIB, ...options }));
+
 /** Starts a guest. */
 export const startGuest = async (
   host: Host,
@@ -78,9 +87,8 @@ export const startGuest = async (
   commandLine: string,
   options: Partial<DomainOptions> = {},
 ): Promise<Guest> => {
-  const domain = await host.createDomain({ image, commandLine, memoryBytesMax: 16 * MIB, ...options });
-  const guest = new Guest(domain);
-  await domain.start();
+  const guest = await createGuest(host, image, commandLine, options);
+  await guest.domain.start();
   return guest;
 };
 

@@ -2,7 +2,7 @@
 /*
  * Echoes what comes through a vchan, until the other end closes it. The other end is vchan-client.c in another domain.
  *
- *   command line: the client's domid
+ *   command line: the id of the client's domain, which must exist (it need not run yet)
  */
 #include <xenolith/vchan.h>
 

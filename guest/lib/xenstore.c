@@ -209,6 +209,8 @@ static int ask(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsi
       to[copied] = 0;
     }
   }
+  /* What came behind the answer: its event may be taken already. */
+  if (store.state == 1) receive(0);
   xen_upcalls_restore(on);
   if (on) deliver();
   return status;

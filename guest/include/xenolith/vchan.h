@@ -125,11 +125,12 @@ struct vchan {
 
 /*
  * Offers a channel to `client` at `path` in the xenstore, which the caller may write; rings have at least `left_bytes` and
- * `right_bytes` (at most 1 MiB). Does not wait for the client.
+ * `right_bytes` (at most 1 MiB). Does not wait for the client, but its domain must exist: the store forgets permissions
+ * for domains that it does not know.
  */
 int vchan_server_init(struct vchan *channel, domid_t client, const char *path, size_t left_bytes, size_t right_bytes,
                       unsigned int flags);
-/* Connects to the channel that `server` offers at `path`. -ENOENT: it offers none (yet). */
+/* Connects to the channel that `server` offers at `path`. -ENOENT, -EACCES: it offers none (yet). */
 int vchan_client_init(struct vchan *channel, domid_t server, const char *path, unsigned int flags);
 /* The same, but sleeps until it is offered or `deadline_ns` of system time (0: none) has passed. */
 int vchan_client_wait_init(struct vchan *channel, domid_t server, const char *path, unsigned int flags,
