@@ -216,10 +216,12 @@ export const unmapAll = (
     const part = order.slice(from, from + BATCH_MAX);
     for (const [at, index] of part.entries()) {
       batch.handle[at] = handles.get(index)!;
-      batch.hostAddress[at] = place.gfn < 0 ? 0 : (place.gfn + index) * FRAME_BYTES;
-      batch.deviceAddress[at] = place.deviceGfn < 0 ? 0 : (place.deviceGfn + index) * FRAME_BYTES;
-      batch.newAddress[at] = 0;
+      batch.hostLow[at] = place.gfn < 0 ? 0 : (place.gfn + index) * FRAME_BYTES;
+      batch.otherLow[at] = place.deviceGfn < 0 ? 0 : (place.deviceGfn + index) * FRAME_BYTES;
+      batch.hostHigh[at] = 0;
+      batch.otherHigh[at] = 0;
     }
+    batch.isReplace = false;
     unmapBatch(hypervisor, DOM0_SLOT, batch, part.length);
     for (const [at, index] of part.entries()) {
       let status = batch.status[at]!;
