@@ -155,17 +155,13 @@ export class CopyEngine implements Disposable {
     const ring = this.#ring;
     if (this.#state !== "connected" || ring === undefined) return;
     let bytes = TURN_BYTES;
-    let requests = TURN_REQUESTS;
-    while (this.#job !== undefined && bytes > 0) bytes -= this.#copySome(ring, this.#job, bytes);
-    while (this.#job === undefined && bytes > 0 && requests > 0) {
+    for (let requests = 0; requests < TURN_REQUESTS && bytes > 0; requests += 1) {
       const { waiting } = ring;
       if (waiting < 0) {
         this.#stop("the driver's request index is more than a ring ahead");
         return;
       }
-      if (waiting === 0) break;
-      this.#begin(ring, decode(ring.take()));
-      requests -= 1;
+      if (this.#job === undefined && waiting > 0) this.#begin(ring, decode(ring.take()));
       while (this.#job !== undefined && bytes > 0) bytes -= this.#copySome(ring, this.#job, bytes);
     }
     if (ring.push()) this.#interrupt.raise();
