@@ -174,7 +174,8 @@ test("revoked and given again a thousand times under a guest that adds to each w
     );
     assert.equal(share.mapInto(domain, READ_WRITE), address);
   }
-  await eventually(() => words.every((word, index) => index % 16 > 3 || word > 1000 * 1_000_000));
+  // What is added in one instruction is added to the share. A load and a store may have a restored page between them.
+  await eventually(() => words.every((word, index) => index % 16 !== 1 || word > 1000 * 1_000_000));
   domain.write(8, Uint8Array.of(1));
   assert.equal(await adding, 1);
   assertClean(host);
