@@ -77,8 +77,7 @@ export const createGuest = async (
   image: DomainOptions["image"] | BootImage,
   commandLine: string,
   options: Partial<DomainOptions> = {},
-): Promise<Guest> =>
-  new Guest(await host.createDomain({ image, commandLine, memoryBytesMax: 16 * MIB, ...options }));
+): Promise<Guest> => new Guest(await host.createDomain({ image, commandLine, memoryBytesMax: 16 * MIB, ...options }));
 
 /** Starts a guest. */
 export const startGuest = async (
