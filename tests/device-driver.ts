@@ -21,6 +21,7 @@ import {
   XENMAPSPACE_grant_table,
   XENMEM_add_to_physmap,
 } from "@xenolith/abi";
+import { clearPending, isPending } from "@xenolith/core";
 import type { Domain, Host } from "@xenolith/host";
 import { assemble, eventually, run, wordAt } from "./advisory-guests.ts";
 
@@ -75,6 +76,7 @@ export class Driver {
   readonly domain: Domain;
   readonly engine: CopyEngine;
   #port = 0;
+  #interrupt = 0;
   #produced = 0;
   #consumed = 0;
 
@@ -97,6 +99,7 @@ export class Driver {
     driver.grant(RING_REF, RING_GFN, isRingRevokable ? GTF_revokable : 0);
     driver.#write(RING + 4, [1, 0, 1]);
     await driver.#call(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_pirq, [driver.engine.pirq, 0, 0]);
+    driver.#interrupt = wordAt(driver.domain, ARGUMENTS + 8);
     await driver.#call(__HYPERVISOR_event_channel_op, EVTCHNOP_alloc_unbound, [DOMID_SELF, 0]);
     driver.#port = wordAt(driver.domain, ARGUMENTS + 4);
     driver.engine.connect({ ringRef: RING_REF, port: driver.#port, isRingRevokable });
@@ -187,6 +190,16 @@ export class Driver {
       value: view.getUint32(8, true),
       rest: slot.subarray(12),
     };
+  }
+
+  /** Whether the interrupt has come since the last time; asks for it at the next answer. */
+  takeInterrupt(): boolean {
+    const { hypervisor } = this.host;
+    const slot = hypervisor.domains.slotOf(this.domain.domid);
+    this.#write(RING + 12, [this.#consumed + 1]);
+    const hasCome = isPending(hypervisor, slot, this.#interrupt);
+    clearPending(hypervisor, slot, this.#interrupt);
+    return hasCome;
   }
 
   /** One request and its answer. */

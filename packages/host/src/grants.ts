@@ -45,6 +45,8 @@ export const MAP_PAGES_MAX = 65_536;
 
 /** How often pages are looked at that another domain still uses although access to them is ending. */
 const RETRY_MS = 1000;
+/** Pause before the next look at everything that is mapped, in the time that the last one took. */
+const LOOK_PAUSE = 9;
 /** Pages looked at in one turn; the others have theirs later. */
 const RETRY_PAGES = 4096;
 
@@ -60,6 +62,9 @@ export class HostGrants {
   /** Those whose end waits for the other domain, in the order in which they are looked at. */
   readonly #deferred = new Set<GrantedPages>();
   #timer: NodeJS.Timeout | undefined;
+  #lookTimer: NodeJS.Timeout | undefined;
+  /** How long the last look at everything took. */
+  #lookMs = 0;
   #isClosed = false;
 
   constructor(context: HostContext) {
@@ -176,17 +181,36 @@ export class HostGrants {
     return copyAll(this.#context.dom0, copies);
   }
 
-  /** Pages were taken back, or a domain is gone. For the host. */
+  /** A domain is gone. For the host. */
   look(): void {
+    const begin = performance.now();
     for (const mapped of this.#mapped) mapped.look();
     for (const shared of this.#shared) shared.look();
+    this.#lookMs = performance.now() - begin;
+  }
+
+  /** Pages were taken back. However often that happens, most of the time is left for other things. For the host. */
+  lookSoon(): void {
+    if (this.#isClosed) return;
+    this.#lookTimer ??= setTimeout(() => {
+      this.#lookTimer = undefined;
+      this.look();
+    }, this.#lookMs * LOOK_PAUSE).unref();
   }
 
   /** Unmaps everything, and ends access to all that is shared. The other domains are gone. For the host. */
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#timer);
-    for (const mapped of this.#mapped) mapped.unmap();
+    clearTimeout(this.#lookTimer);
+    for (const mapped of this.#mapped) {
+      try {
+        mapped.unmap();
+      } catch (error) {
+        // The kernel refuses; it will not when the whole address space goes, which is next.
+        this.#context.noteFault(String(error));
+      }
+    }
     for (const shared of this.#shared) void shared.end();
     this.#retry();
   }

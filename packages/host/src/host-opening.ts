@@ -91,7 +91,7 @@ export const openParts = (options: HostOptions): HostParts => {
     noteFault,
   };
   const grants = new HostGrants(context);
-  late.revoked = () => grants.look();
+  late.revoked = () => grants.lookSoon();
   // What was raised before there was somebody to ring.
   attention.schedule();
   return { context, events, timers, attention, domains, shares: new Shares(context, domains), grants, faults };

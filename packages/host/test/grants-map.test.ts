@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { GTF_reading, GTF_readonly, GTF_revokable, GTF_writing } from "@xenolith/abi";
-import { freeFrameCount } from "@xenolith/core";
+import { clearPending, freeFrameCount, isPending } from "@xenolith/core";
 import { assertClean, eventually, openHost } from "./support.ts";
 import { OWN_GFN, own, Puppet, wordAt } from "./grants-guest.ts";
 
@@ -186,12 +186,16 @@ for (const device of [true, "only"] as const) {
 
 test("unmapNotify: the byte is 0 and the page unmapped when the event comes; a new request replaces the earlier", async () => {
   const puppet = await granter(2);
-  const port = host.events.bindInterdomain(puppet.domid, await puppet.port());
+  const slot = host.hypervisor.domains.slotOf(puppet.domid);
+  const remote = await puppet.port();
+  const port = host.events.bindInterdomain(puppet.domid, remote);
   const mapped = grants.map(puppet.domid, [8, 9]);
   mapped.bytes.fill(1);
   mapped.unmapNotify({ clearByte: 3, port });
-  mapped.unmapNotify({ clearByte: 4096 + 2 });
+  mapped.unmapNotify({ clearByte: 4096 + 2, port });
+  clearPending(host.hypervisor, slot, remote);
   mapped.unmap();
+  assert.equal(isPending(host.hypervisor, slot, remote), true);
   assert.equal(await puppet.load(own(0)), 0x0101_0101);
   assert.equal(await puppet.load(own(1)), 0x0100_0101);
   host.events.close(port);
