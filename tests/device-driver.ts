@@ -27,11 +27,21 @@ import { assemble, eventually, run, wordAt } from "./advisory-guests.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 // From the compiled test's place the module is elsewhere than the compiler thinks.
-const engine = (await import(
+const { CopyEngine } = (await import(
   path.join(root, "examples/copy-engine/dist/copy-engine.js")
 )) as typeof import("../examples/copy-engine/copy-engine.ts");
-export const { CopyEngine } = engine;
-export type CopyEngine = InstanceType<typeof CopyEngine>;
+
+/** What tests do with an engine. */
+export interface Engine {
+  readonly state: string;
+  readonly reason: string;
+  readonly pirq: number;
+  connect(connection: { ringRef: number; port: number; isRingRevokable: boolean }): void;
+  close(): void;
+}
+
+/** Gives a domain an engine. */
+export const createEngine = (host: Host, domain: Domain, irq: number): Engine => new CopyEngine(host, domain, irq);
 
 export const ATTACH = 1;
 export const DETACH = 2;
@@ -74,7 +84,7 @@ export interface Answer {
 export class Driver {
   readonly host: Host;
   readonly domain: Domain;
-  readonly engine: CopyEngine;
+  readonly engine: Engine;
   #port = 0;
   #interrupt = 0;
   #produced = 0;
@@ -83,7 +93,7 @@ export class Driver {
   private constructor(host: Host, domain: Domain) {
     this.host = host;
     this.domain = domain;
-    this.engine = new CopyEngine(host, domain, IRQ);
+    this.engine = createEngine(host, domain, IRQ);
   }
 
   /** Starts one; its engine is connected. */

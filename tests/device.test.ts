@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { assertClean, eventually, openHost } from "./advisory-guests.ts";
-import { ATTACH, COPY, CopyEngine, DETACH, Driver, MORE, PAGE, REVOKABLE, WRITABLE } from "./device-driver.ts";
+import { ATTACH, COPY, createEngine, DETACH, Driver, MORE, PAGE, REVOKABLE, WRITABLE } from "./device-driver.ts";
 
 const host = await openHost();
 after(() => host.close());
@@ -312,7 +312,7 @@ describe("a driver that is not trusted", () => {
       [8, 5000],
       [8, 77],
     ] as const) {
-      const engine = new CopyEngine(host, driver.domain, 71);
+      const engine = createEngine(host, driver.domain, 71);
       engine.connect({ ringRef, port, isRingRevokable: false });
       assert.equal(engine.state, "stopped");
       assert.match(engine.reason, /^cannot connect/);
