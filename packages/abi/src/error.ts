@@ -2,6 +2,8 @@
 export const errorCodes = {
   ABORTED: "The caller's AbortSignal fired before the action was complete.",
   CAPABILITY_MISSING: "The kernel, the process limits or this build of Node lack something that the action needs.",
+  CHANNEL_BROKEN: "The other end of a channel broke its rules; nothing that it says is believed any more.",
+  CHANNEL_CLOSED: "The other end of a channel is gone.",
   CONFIG_INVALID: "A configuration value, option or argument is not of the expected form.",
   DIRECTORY_NOT_FOUND: "A directory that should be given to a guest does not exist or is not a directory.",
   DOMAIN_CRASHED: "The domain was stopped because its guest trapped or broke the rules; the message says which.",

@@ -16,6 +16,7 @@ import type { HostGrants } from "./grants.ts";
 import { type HostParts, openParts } from "./host-opening.ts";
 import type { HostOptions } from "./host-options.ts";
 import { listOffered, signaturesOf } from "./offered-functions.ts";
+import { HostVchans } from "./vchans.ts";
 import { type BootImage, type ImageSource, loadImage } from "./image.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 import type { Share } from "./share.ts";
@@ -42,6 +43,7 @@ export interface HostInfo {
 export class Host implements AsyncDisposable {
   readonly #parts: HostParts;
   readonly #cache: ImageCache;
+  #vchans: HostVchans | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: HostParts, cache: ImageCache) {
@@ -97,6 +99,13 @@ export class Host implements AsyncDisposable {
   /** Pages that the control domain shares with other domains, and maps of theirs, by grant reference. */
   get grants(): HostGrants {
     return this.#parts.grants;
+  }
+
+  /** Channels between the control domain and guests. */
+  get vchans(): HostVchans {
+    const { events, grants } = this.#parts;
+    this.#vchans ??= new HostVchans({ events, grants, xenstore: () => this.xenstore() });
+    return this.#vchans;
   }
 
   /**
