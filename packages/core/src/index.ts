@@ -65,7 +65,7 @@ export {
   hypercallTable,
   leaveHypercall,
 } from "./hypercall.ts";
-export { probeStack, STACK_PROBE_BYTES, stackProbeText } from "./stack-probe.ts";
+export { probeStack, STACK_PROBE_BYTES, stackProbeText, warmStackProbe } from "./stack-probe.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
 export { ACCESS_CLASSES, policy } from "./policy-table.ts";
 export type { Access, HypercallPolicy } from "./policy-table.ts";
