@@ -3,7 +3,10 @@
  */
 import { workerData } from "node:worker_threads";
 import type { ThreadBoot } from "./protocol.ts";
-import { attachThread, serveDomain } from "./vcpu-worker.ts";
+import { attachThread, rehearse, serveDomain } from "./vcpu-worker.ts";
 
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- posted by `VcpuThread`, nobody else starts this.
-serveDomain(attachThread(workerData as ThreadBoot));
+const boot = workerData as ThreadBoot;
+const thread = attachThread(boot);
+if (!boot.isUrgent) rehearse(thread);
+serveDomain(thread);

@@ -8,6 +8,48 @@ import { type SharedProgram, type ThreadSetting, VcpuThread } from "./vcpu-threa
 
 /** A new thread is started this long after one was taken, so that starting it does not slow the guest that took it. */
 const REFILL_DELAY_MS = 20;
+/**
+ * What a guest can do without on the way to its first instruction: the door and the handlers of hypercalls, and most
+ * WASI functions. The modules behind them are the greater part of the program.
+ */
+const LATE = [
+  "authorise",
+  "consoleIo",
+  "domctl",
+  "eventChannelOp",
+  "grantTableOp",
+  "hvmOp",
+  "memoryOp",
+  "physdevOp",
+  "runBatch",
+  "schedOp",
+  "setTimerOp",
+  "sysctl",
+  "vcpuOp",
+  "xenVersion",
+  "reservationOf",
+  "growHeap",
+  "fdAdvise",
+  "fdAllocate",
+  "fdDatasync",
+  "fdFilestatGet",
+  "fdFilestatSetSize",
+  "fdFilestatSetTimes",
+  "fdSync",
+  "fdReaddir",
+  "pathCreateDirectory",
+  "pathFilestatGet",
+  "pathFilestatSetTimes",
+  "pathLink",
+  "pathOpen",
+  "pathReadlink",
+  "pathRemoveDirectory",
+  "pathRename",
+  "pathSymlink",
+  "pathUnlinkFile",
+  "pollOneoff",
+];
+
 /** Lock tags: 1 is the control domain's. */
 const TAG_FIRST = 2;
 const TAG_LAST = 0x3fff_fffe;
@@ -96,9 +138,10 @@ export class VcpuPool {
 
   #start(isUrgent: boolean): VcpuThread {
     this.#shared ??= {
-      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url), [
-        { expression: "= compile(stackProbeText())", text: `= ${stackProbeText()}` },
-      ]),
+      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url), {
+        substitutes: [{ expression: "= compile(stackProbeText())", text: `= ${stackProbeText()}` }],
+        late: LATE,
+      }),
       codeCache: undefined,
       isKnown: false,
     };

@@ -3,7 +3,7 @@
  * guest's first instruction once without walking it to the end, so that a guest does not pay for what V8 does when code
  * runs for the first time.
  */
-import { createCpu } from "@xenolith/core";
+import { createCpu, warmStackProbe } from "@xenolith/core";
 import { threadCpuTimeNs, threadId } from "@xenolith/sys";
 import { createImports } from "./guest-imports.ts";
 import type { GuestThread } from "./guest-thread.ts";
@@ -44,6 +44,7 @@ export const rehearse = (thread: GuestThread): void => {
   });
   createServices(cpu, { hostTable, tag, passive: undefined }).memory_size?.();
   heapHasRoom();
+  warmStackProbe();
   platform.wallClock();
   threadCpuTimeNs(threadId());
   wasi.random(new Uint8Array(1));

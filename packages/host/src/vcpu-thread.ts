@@ -13,18 +13,24 @@ export type ThreadSetting = Omit<ThreadBoot, "isFirst" | "isUrgent" | "mailbox" 
 
 const entryPoint = new URL("./vcpu-entry.js", import.meta.url);
 
-/** Runs a linked program in a thread. The first one that does makes the code cache for the others. */
+/**
+ * Runs a linked program in a thread. The first one that does makes the code cache for the others, after it has run what
+ * they will; threads that nobody waits for do so in any case.
+ */
 const BOOTSTRAP = `
 const { createRequire } = require("node:module");
 const { Script } = require("node:vm");
 const { workerData } = require("node:worker_threads");
 const { source, filename, codeCache } = workerData.program;
 const script = new Script(source, codeCache === undefined ? { filename } : { filename, cachedData: codeCache });
-const { attachThread, serveDomain } = script.runInThisContext()(createRequire(filename));
+const { attachThread, serveDomain, rehearse, runAll } = script.runInThisContext()(createRequire(filename));
 const thread = attachThread(workerData);
-if (codeCache === undefined || script.cachedDataRejected) {
-  thread.report({ type: "codeCache", bytes: script.createCachedData() });
+const isUncached = codeCache === undefined || script.cachedDataRejected;
+if (isUncached || !workerData.isUrgent) {
+  rehearse(thread);
+  runAll();
 }
+if (isUncached) thread.report({ type: "codeCache", bytes: script.createCachedData() });
 serveDomain(thread);
 `;
 
@@ -142,7 +148,10 @@ export class VcpuThread {
 
   #receive(report: Report): void {
     if (report.type === "codeCache") {
-      this.#shared.codeCache = report.bytes;
+      // Shared: it is not copied for each thread.
+      const bytes = new Uint8Array(new SharedArrayBuffer(report.bytes.length));
+      bytes.set(report.bytes);
+      this.#shared.codeCache = bytes;
       return;
     }
     if (report.type === "ready") {

@@ -6,7 +6,9 @@ import { threadId, threadMemory, useAddon } from "@xenolith/sys";
 import { GuestThread } from "./guest-thread.ts";
 import type { ThreadBoot } from "./protocol.ts";
 import { runVcpu } from "./vcpu-main.ts";
-import { loadNative, rehearse } from "./vcpu-rehearsal.ts";
+import { loadNative } from "./vcpu-rehearsal.ts";
+
+export { rehearse } from "./vcpu-rehearsal.ts";
 
 /** Frames that a crash report looks through for the guest's. */
 const STACK_FRAMES = 32;
@@ -17,7 +19,6 @@ export const attachThread = (boot: ThreadBoot): GuestThread => {
   useAddon(boot.addonPath);
   const thread = new GuestThread(boot);
   loadNative(thread);
-  if (!boot.isUrgent) rehearse(thread);
   return thread;
 };
 
