@@ -21,12 +21,13 @@ import { memoryOp } from "./memory-op.ts";
 import { runBatch } from "./multicall.ts";
 import { physdevOp } from "./physdev-op.ts";
 import { isQuick, NOT_QUICK, quickCall } from "./quick-call.ts";
+import { versionWithoutMemory } from "./quick-version.ts";
 import { schedOp } from "./sched-op.ts";
 import { setTimerOp } from "./timers.ts";
 import { probeStack } from "./stack-probe.ts";
 import { sysctl } from "./sysctl.ts";
 import { vcpuOp } from "./vcpu-op.ts";
-import { versionWithoutMemory, xenVersion } from "./version-op.ts";
+import { xenVersion } from "./version-op.ts";
 
 /** One past the highest hypercall number. */
 export const HYPERCALL_COUNT = 64;

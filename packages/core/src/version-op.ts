@@ -6,12 +6,9 @@ import * as abi from "@xenolith/abi";
 import type { Cpu, Handler } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
 import { isPrivileged } from "./policy.ts";
+import { XEN_MAJOR, XEN_MINOR } from "./quick-version.ts";
 
 const { EFAULT, EINVAL, ENOBUFS, ENODATA, ENOSYS } = abi;
-
-/** Release of the public interface that this hypervisor follows. */
-export const XEN_MAJOR = 4;
-export const XEN_MINOR = 22;
 
 const ascii = (text: string): Uint8Array => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
 
@@ -37,18 +34,6 @@ const FEATURES = feature(
   abi.XENFEAT_vcpu_time_phys_area,
 );
 const FEATURES_DOM0 = feature(abi.XENFEAT_dom0);
-
-/** The commands whose answer is the result itself. They need no gate: they look at nothing that changes. 0: others. */
-export const versionWithoutMemory = (cpu: Cpu, command: number, arg: number): number => {
-  if (command === abi.XENVER_version) return countCall(cpu, (XEN_MAJOR << 16) | XEN_MINOR);
-  if (command === abi.XENVER_pagesize && arg === 0) return countCall(cpu, FRAME_BYTES);
-  return 0;
-};
-
-const countCall = (cpu: Cpu, answer: number): number => {
-  cpu.hypervisor.domains.hypercalls[cpu.index]! += 1;
-  return answer;
-};
 
 /** xen_version(command, arg). -ENOSYS: no such command, -EFAULT, -EINVAL, -ENOBUFS, -ENODATA as each command says. */
 export const xenVersion: Handler = (cpu, command, arg) => {
