@@ -1,8 +1,8 @@
 /**
- * What a guest can import: the namespaces, without prototypes, so that a name that is not offered is not found; and the
- * same as a table, for the loader to check images against.
+ * What a guest can import, for one vCPU: the namespaces, without prototypes, so that a name that is not offered is not
+ * found. As a table: guest-interface.ts.
  */
-import { ENOMEM, hypercalls } from "@xenolith/abi";
+import { ENOMEM } from "@xenolith/abi";
 import { type Cpu, enterHypercall, failInside, leaveHypercall } from "@xenolith/core";
 import { type FunctionImport, MEMORY_IMPORT } from "@xenolith/loader";
 import { heapHasRoom } from "./heap-guard.ts";
@@ -28,14 +28,6 @@ export const THREAD_SPAWN = "thread-spawn";
 /** The WASI function that opens files. */
 const OPENING = "path_open";
 const NO_MEMORY = wasiErrno(-ENOMEM);
-
-/** Every function that a guest may import, with its signature. */
-export const guestInterface: readonly FunctionImport[] = [
-  ...Object.entries(hypercalls).map(([name, { parameters }]) => hypercallImport(name, parameters.length)),
-  hypercallImport("hypercall", 6),
-  { module: THREAD_NAMESPACE, name: THREAD_SPAWN, params: ["i32"], results: ["i32"] },
-  ...WASI_MODULES.flatMap((module) => wasiSignatures(module).map((signature) => ({ module, ...signature }))),
-];
 
 /** What the imports of one vCPU are made from. */
 export interface ImportParts {
@@ -130,12 +122,3 @@ const orFail = <T>(cpu: Cpu, operation: () => T): T => {
     return failInside(cpu, thrown);
   }
 };
-
-function hypercallImport(name: string, parameterCount: number): FunctionImport {
-  return {
-    module: HYPERCALL_NAMESPACE,
-    name,
-    params: Array.from({ length: parameterCount }, () => "i32" as const),
-    results: ["i32"],
-  };
-}

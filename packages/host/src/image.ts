@@ -9,7 +9,7 @@ import { setFlagsFromString } from "node:v8";
 import { XenolithError } from "@xenolith/abi";
 import type { ImageCache } from "@xenolith/loader";
 import { type FunctionImport, type Image, type ImageManifest, segmentBytes } from "@xenolith/loader";
-import { guestInterface } from "./guest-imports.ts";
+import { guestInterface } from "./guest-interface.ts";
 import type { PassiveSegments } from "./protocol.ts";
 
 /** Where a module comes from: a file, or its bytes. */

@@ -35,4 +35,4 @@ export type { Dom0Space } from "./dom0-space.ts";
 export { InterruptSource } from "./interrupt-source.ts";
 export type { OfferedFunction, OfferedImports } from "./offered-functions.ts";
 export { readModule } from "./image.ts";
-export { guestInterface } from "./guest-imports.ts";
+export { guestInterface } from "./guest-interface.ts";

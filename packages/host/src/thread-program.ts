@@ -55,7 +55,8 @@ const EXPORT_DECLARATION = /^export (?<kind>const|class|function\*?|async functi
 /** Comments that stand alone on their lines: a third of the text, which every thread would keep. */
 const COMMENT = /^[ \t]*(?:\/\*\*(?:[^*]|\*(?!\/))*\*\/[ \t]*|\/\/.*)\n/gm;
 /** An export that is a number: it stands for itself wherever it is imported, and its module need not run for it. */
-const EXPORT_NUMBER = /^export const (?<name>[A-Za-z_$][\w$]*) = (?<value>(?:0x[\da-fA-F_]+|\d[\d_]*| << | \| |[()])+);$/gm;
+const EXPORT_NUMBER =
+  /^export const (?<name>[A-Za-z_$][\w$]*) = (?<value>(?:0x[\da-fA-F_]+|\d[\d_]*| << | \| |[()])+);$/gm;
 const ANY_MODULE_SYNTAX = /^(?:import|export)\b/m;
 
 /** Runs a module when it is first asked for. */
