@@ -4,7 +4,7 @@
  */
 import { stackProbeText } from "@xenolith/core";
 import { linkProgram } from "./thread-program.ts";
-import { type SharedProgram, type ThreadSetting, VcpuThread } from "./vcpu-thread.ts";
+import { type SharedProgram, shareProgram, type ThreadSetting, VcpuThread } from "./vcpu-thread.ts";
 
 /** A new thread is started this long after one was taken, so that starting it does not slow the guest that took it. */
 const REFILL_DELAY_MS = 20;
@@ -137,14 +137,12 @@ export class VcpuPool {
   }
 
   #start(isUrgent: boolean): VcpuThread {
-    this.#shared ??= {
-      program: linkProgram(new URL("./vcpu-worker.js", import.meta.url), {
+    this.#shared ??= shareProgram(
+      linkProgram(new URL("./vcpu-worker.js", import.meta.url), {
         substitutes: [{ expression: "= compile(stackProbeText())", text: `= ${stackProbeText()}` }],
         late: LATE,
       }),
-      codeCache: undefined,
-      isKnown: false,
-    };
+    );
     const thread = new VcpuThread(this.#setting, this.#shared, { tag: this.#nextTag(), isUrgent });
     this.#threads.set(thread.tag, thread);
     // A warm thread that dies by itself is forgotten; the next `take` or `warm` starts another.

@@ -21,7 +21,8 @@ const BOOTSTRAP = `
 const { createRequire } = require("node:module");
 const { Script } = require("node:vm");
 const { workerData } = require("node:worker_threads");
-const { source, filename, codeCache } = workerData.program;
+const { text, encoding, filename, codeCache } = workerData.program;
+const source = Buffer.from(text).toString(encoding);
 const script = new Script(source, codeCache === undefined ? { filename } : { filename, cachedData: codeCache });
 const { attachThread, serveDomain, rehearse, runAll } = script.runInThisContext()(createRequire(filename));
 const thread = attachThread(workerData);
@@ -34,13 +35,40 @@ if (isUncached) thread.report({ type: "codeCache", bytes: script.createCachedDat
 serveDomain(thread);
 `;
 
+/** A linked program in memory that threads share: a message with it would be copied twice. */
+interface SharedText {
+  readonly text: SharedArrayBuffer;
+  readonly encoding: BufferEncoding;
+  readonly filename: string;
+}
+
 /** The threads' program, and V8's code cache for it once a thread has made one. */
 export interface SharedProgram {
-  readonly program: ThreadProgram | undefined;
+  readonly program: SharedText | undefined;
   codeCache: Uint8Array | undefined;
   /** A thread was found to be as expected. */
   isKnown: boolean;
 }
+
+/** The program as threads get it. */
+export const shareProgram = (program: ThreadProgram | undefined): SharedProgram => ({
+  program: program === undefined ? undefined : shareText(program),
+  codeCache: undefined,
+  isKnown: false,
+});
+
+const shareText = ({ source, filename }: ThreadProgram): SharedText => {
+  const latin = Buffer.from(source, "latin1");
+  const isLatin = latin.toString("latin1") === source;
+  const bytes = isLatin ? latin : Buffer.from(source, "utf16le");
+  return { text: shareBytes(bytes).buffer, encoding: isLatin ? "latin1" : "utf16le", filename };
+};
+
+const shareBytes = (bytes: Uint8Array): Uint8Array<SharedArrayBuffer> => {
+  const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  shared.set(bytes);
+  return shared;
+};
 
 /** One Worker for one vCPU. */
 export class VcpuThread {
@@ -148,10 +176,7 @@ export class VcpuThread {
 
   #receive(report: Report): void {
     if (report.type === "codeCache") {
-      // Shared: it is not copied for each thread.
-      const bytes = new Uint8Array(new SharedArrayBuffer(report.bytes.length));
-      bytes.set(report.bytes);
-      this.#shared.codeCache = bytes;
+      this.#shared.codeCache = shareBytes(report.bytes);
       return;
     }
     if (report.type === "ready") {
