@@ -29,6 +29,8 @@ export interface GrantedPagesParts {
   readonly refs: readonly number[];
   /** Where they stand in the control domain's window. */
   readonly gfn: number;
+  /** When the other domain is gone access ends, but the memory stays until `end`. */
+  readonly isKept: boolean;
   /** Some of them are still in use: try again later. */
   readonly onDeferred: (pages: GrantedPages) => void;
   readonly onEnded: (pages: GrantedPages) => void;
@@ -47,9 +49,12 @@ export class GrantedPages implements AsyncDisposable {
   /** Tells of `orphaned` and `ended`. */
   readonly events = new EventEmitter<GrantedPagesEventMap>();
   readonly #parts: GrantedPagesParts;
+  /** Pages to which access has ended although `end` was not called. */
+  readonly #closed = new Set<number>();
   /** Per page: access has ended, the reference is somebody else's now. */
   readonly #isDone: boolean[];
   #left: number;
+  #isOrphaned = false;
   #notice: TakenNotice | undefined;
   #ending: Promise<void> | undefined;
   #resolve: () => void = () => {};
@@ -73,7 +78,7 @@ export class GrantedPages implements AsyncDisposable {
     return this.#open().some((index) => this.#parts.table.isInUse(this.refs[index]!));
   }
 
-  /** Whether `end` was called, or the other domain is gone. */
+  /** Whether `end` was called, or has begun by itself because the other domain is gone. */
   get isEnding(): boolean {
     return this.#ending !== undefined;
   }
@@ -134,7 +139,7 @@ export class GrantedPages implements AsyncDisposable {
   retry(): number {
     if (this.isRevokable) this.#revoke(this.#open());
     const { context, table, gfn, refs } = this.#parts;
-    const idle = this.#open().filter((index) => table.endIfIdle(refs[index]!));
+    const idle = this.#open().filter((index) => this.#closed.has(index) || table.endIfIdle(refs[index]!));
     for (const index of idle) this.#isDone[index] = true;
     table.give(idle.map((index) => refs[index]!));
     for (const [first, count] of runsOf(idle)) depopulateRun(context.hypervisor, DOM0_SLOT, gfn + first, count);
@@ -156,8 +161,18 @@ export class GrantedPages implements AsyncDisposable {
       return;
     }
     // Its number may be another domain's one day, which must not find these grants.
-    void this.end();
-    queueMicrotask(() => this.events.emit("orphaned"));
+    if (!this.#parts.isKept) void this.end();
+    else this.#closeIdle();
+    if (!this.#isOrphaned) queueMicrotask(() => this.events.emit("orphaned"));
+    this.#isOrphaned = true;
+  }
+
+  /** Ends access to the pages that the domain, which is going, does not use any more; it comes to the others later. */
+  #closeIdle(): void {
+    const { table } = this.#parts;
+    for (const index of this.#open()) {
+      if (!this.#closed.has(index) && table.endIfIdle(this.refs[index]!)) this.#closed.add(index);
+    }
   }
 
   /** The byte goes to 0; the hypervisor need not watch over it any more. */

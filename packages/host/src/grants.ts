@@ -27,6 +27,8 @@ export interface GrantShareOptions {
   readonly pages: number;
   /** The other domain may only read them. */
   readonly readOnly?: boolean;
+  /** The memory stays when the other domain is gone, until `GrantedPages.end`. By default it goes too. */
+  readonly keep?: boolean;
   /** They can be taken back while the other domain uses them. It has to map them as such. */
   readonly revokable?: boolean;
 }
@@ -102,6 +104,7 @@ export class HostGrants {
       access: { isReadOnly: options.readOnly === true, isRevokable: options.revokable === true },
       refs,
       gfn,
+      isKept: options.keep === true,
       onDeferred: (granted) => this.#defer(granted),
       onEnded: (granted) => {
         this.#shared.delete(granted);

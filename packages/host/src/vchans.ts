@@ -76,7 +76,8 @@ export class HostVchans {
     const orders = checkSizes(leftBytes, rightBytes);
     const xenstore = await this.#parts.xenstore();
     const pages = 1 + pagesOfOrder(orders.left) + pagesOfOrder(orders.right) + Number(revokable);
-    const granted = grants.share(domid, { pages, revokable });
+    // Kept: a client that has gone may have written what is still to be read.
+    const granted = grants.share(domid, { pages, revokable, keep: true });
     let port = 0;
     try {
       port = events.allocateUnbound(domid);
@@ -176,6 +177,8 @@ const serverEnd = (parts: ServerParts, withdrawn: () => Promise<void>): Vchan =>
     leftOrder: orders.left,
     rightOrder: orders.right,
   });
+  let isOrphaned = false;
+  granted.events.on("orphaned", () => (isOrphaned = true));
   const revoke = (): void => {
     Atomics.store(control, SRV_LIVE, 0);
     Atomics.store(words, epochWord, 0);
@@ -189,11 +192,11 @@ const serverEnd = (parts: ServerParts, withdrawn: () => Promise<void>): Vchan =>
     port,
     domid,
     isRevokable: epoch !== 0,
-    isReachable: () => !granted.isEnding && (epoch === 0 || granted.isInUse),
+    isReachable: () => !isOrphaned && (epoch === 0 || granted.isInUse),
     revoke: epoch === 0 ? undefined : revoke,
     release: async () => {
       Atomics.store(control, SRV_LIVE, 0);
-      if (epoch !== 0 && !granted.isEnding) revoke();
+      if (epoch !== 0) revoke();
       // A plain channel's pages are given back when the client has unmapped them, which nobody waits for.
       void granted.end();
       await withdrawn();
