@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 const program = path.join(import.meta.dirname, "..", "..", "bench", "dist", "run.js");
-const benches = ["boot", "copy", "event", "hypercall", "memory", "rewrite"];
+const benches = ["boot", "copy", "event", "grant", "hypercall", "memory", "rewrite", "share"];
 
 interface Report {
   readonly bench: string;
