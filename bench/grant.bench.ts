@@ -12,7 +12,7 @@ import { withHost } from "./bench-host.ts";
 import {
   type Bench,
   comparePair,
-  leastPair,
+  fastestPair,
   type Measurement,
   median,
   quartiles,
@@ -169,7 +169,7 @@ const measureRevoke = async (pair: Pair): Promise<Result[]> => {
 
 /**
  * Copies out of a granted page, above what the hypercall that does least costs. They take so little that what else runs
- * on the machine does not slow them down but stop: the least of short rounds counts.
+ * on the machine does not slow them down but stop: the fastest tenth of short rounds counts.
  */
 const measureCopies = async (pair: Pair): Promise<Result[]> => {
   const { granter, mapper, bare } = pair;
@@ -179,12 +179,12 @@ const measureCopies = async (pair: Pair): Promise<Result[]> => {
   const nothing = async (turns: number) => first(await mapper.perform(NULL_CALL, turns));
   const memcpy = (bytes: number) => (turns: number) => bareCall<number>(bare, "copy", bytes, turns);
   const single = async (bytes: number): Promise<Measurement> => {
-    const least = await leastPair({ value: copy(1, bytes), floor: memcpy(bytes) }, rounds(pair, 2000));
-    const none = await leastPair({ value: nothing, floor: nothing }, rounds(pair, 20_000));
+    const least = await fastestPair({ value: copy(1, bytes), floor: memcpy(bytes) }, rounds(pair, 2000));
+    const none = await fastestPair({ value: nothing, floor: nothing }, rounds(pair, 20_000));
     const value = least.value - none.value;
     return { value, floor: least.floor, ratio: value / least.floor };
   };
-  const batch = await leastPair({ value: copy(BATCH, PAGE), floor: memcpy(BATCH * PAGE) }, rounds(pair, 10));
+  const batch = await fastestPair({ value: copy(BATCH, PAGE), floor: memcpy(BATCH * PAGE) }, rounds(pair, 10));
   return [
     result("copy-64B-above-null", "ns", await single(64), { maximum: 150 }),
     result("copy-4KiB-above-null", "ns", await single(PAGE), { limit: 3 }),
