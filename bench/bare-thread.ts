@@ -1,5 +1,5 @@
 /** Threads for floors: Workers that call functions of bench modules. */
-import { Worker } from "node:worker_threads";
+import { MessagePort, Worker } from "node:worker_threads";
 import type { BareCall } from "./bare-worker.ts";
 
 /** One such thread. Calls run one after the other. */
@@ -13,7 +13,10 @@ export class BareThread {
       this.#worker.once("error", reject);
     });
     const call: BareCall = { module: new URL(module, import.meta.url).href, name, values };
-    this.#worker.postMessage(call);
+    this.#worker.postMessage(
+      call,
+      values.filter((value) => value instanceof MessagePort),
+    );
     try {
       return await answer;
     } finally {

@@ -1,0 +1,164 @@
+/**
+ * A vchan between two guests in C (guests/vchan.c), with rings of 1 MiB: a stream beside memcpy, and ping-pong of 64
+ * bytes beside the bare Atomics.wait and notify that two threads wake each other with. Both also beside a MessagePort and
+ * a Unix socket between two Workers.
+ *
+ * A stream needs both processors; the fastest tenth of the rounds counts, as what else runs stops one end and with it the
+ * other. Ping-pong is measured on one processor, where each turn is two wake-ups, and wherever the kernel puts the threads.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MessageChannel } from "node:worker_threads";
+import type { Host } from "@xenolith/host";
+import { BareThread } from "./bare-thread.ts";
+import { withHost } from "./bench-host.ts";
+import { type Bench, comparePair, fastestPair, type Measurement, type Result, result } from "./harness.ts";
+import { compileMailboxGuest, MailboxGuest } from "./mailbox-guest.ts";
+import { onOneProcessor } from "./one-processor.ts";
+
+const MIB = 2 ** 20;
+const RING_BYTES = MIB;
+const PIECE_BYTES = MIB / 4;
+const MESSAGE_BYTES = 64;
+
+/** Commands of guests/vchan.c, in its order. */
+const OPEN_SERVER = 1;
+const OPEN_CLIENT = 2;
+const SEND = 3;
+const RECEIVE = 4;
+const PING = 5;
+const PONG = 6;
+
+interface Stage {
+  readonly server: MailboxGuest;
+  readonly client: MailboxGuest;
+  readonly threads: readonly [BareThread, BareThread];
+  readonly small: boolean;
+}
+
+/** One of the ways in which two ends talk: `count` operations, and the nanoseconds that they took. */
+type Talk = (count: number) => Promise<number>;
+
+/** The server streams to the client. */
+const vchanStream =
+  ({ server, client }: Stage): Talk =>
+  async (pieces) => {
+    const sent = server.perform(SEND, pieces + 1, PIECE_BYTES);
+    const [elapsedNs = 0] = await client.perform(RECEIVE, pieces + 1, PIECE_BYTES);
+    await sent;
+    return elapsedNs;
+  };
+
+const vchanPing =
+  ({ server, client }: Stage): Talk =>
+  async (turns) => {
+    const answered = server.perform(PONG, turns, MESSAGE_BYTES);
+    const [elapsedNs = 0] = await client.perform(PING, turns, MESSAGE_BYTES);
+    await answered;
+    return elapsedNs;
+  };
+
+/** Calls an end of bare-channels.ts in each thread; the second one's answer counts. */
+const between =
+  ({ threads: [near, far] }: Stage, first: string, second: string, extra: number, bytes: number): Talk =>
+  async (count) => {
+    const done = near.call("bare-channels.js", first, count + extra, bytes);
+    const elapsedNs = await far.call<number>("bare-channels.js", second, count + extra, bytes);
+    await done;
+    return elapsedNs;
+  };
+
+const sleeping =
+  ({ threads: [near, far] }: Stage): Talk =>
+  async (turns) => {
+    const words = new Int32Array(new SharedArrayBuffer(8));
+    const answered = near.call("bare-waiting.js", "pongSleeping", words, turns);
+    const elapsedNs = await far.call<number>("bare-waiting.js", "pingSleeping", words, turns);
+    await answered;
+    return elapsedNs;
+  };
+
+const memcpy =
+  ({ threads: [near] }: Stage): Talk =>
+  (pieces) =>
+    near.call<number>("bare-grants.js", "copy", PIECE_BYTES, pieces);
+
+const openChannels = async ({ server, client, threads: [near, far] }: Stage): Promise<void> => {
+  const [ref = 0, port = 0] = await server.perform(OPEN_SERVER, client.domid, RING_BYTES);
+  await client.perform(OPEN_CLIENT, server.domid, ref, port);
+  const { port1, port2 } = new MessageChannel();
+  await near.call("bare-channels.js", "usePort", port1);
+  await far.call("bare-channels.js", "usePort", port2);
+  const directory = mkdtempSync(join(tmpdir(), "xenolith-bench-"));
+  const path = join(directory, "socket");
+  const served = near.call("bare-channels.js", "serveSocket", path);
+  await far.call("bare-channels.js", "openSocket", path);
+  await served;
+  rmSync(directory, { recursive: true, force: true });
+  const memory = new WebAssembly.Memory({ initial: 256, maximum: 256, shared: true });
+  await near.call("bare-grants.js", "open", memory);
+};
+
+/** Nanoseconds of a piece as GB/s; the ratio stays floor / value, so that above 1 we are slower. */
+const asRate = ({ value, floor, ratio, spread }: Measurement): Measurement => ({
+  value: PIECE_BYTES / value,
+  floor: PIECE_BYTES / floor,
+  ratio,
+  ...(spread === undefined ? {} : { spread }),
+});
+
+const measureStream = async (stage: Stage): Promise<Result[]> => {
+  const { small } = stage;
+  const rounds = { count: small ? 4 : 512, rounds: small ? 1 : 31, warmup: small ? 0 : 5 };
+  const value = vchanStream(stage);
+  const port = between(stage, "portSend", "portReceive", 1, PIECE_BYTES);
+  const socket = between(stage, "socketSend", "socketReceive", 1, PIECE_BYTES);
+  const few = { ...rounds, rounds: Math.ceil(rounds.rounds / 3) };
+  const beside = async (id: string, floor: Talk, at: typeof rounds, limit?: number): Promise<Result> =>
+    result(id, "GB/s", asRate(await fastestPair({ value, floor }, at)), limit === undefined ? {} : { limit });
+  return [
+    // 60 % of the floor's rate.
+    await beside("stream-beside-memcpy", memcpy(stage), rounds, 1 / 0.6),
+    await beside("stream-beside-message-port", port, few),
+    await beside("stream-beside-unix-socket", socket, few),
+  ];
+};
+
+const measurePing = async (stage: Stage): Promise<Result[]> => {
+  const { small } = stage;
+  const rounds = { count: small ? 20 : 2000, rounds: small ? 1 : 31, warmup: small ? 0 : 5 };
+  const value = vchanPing(stage);
+  const port = between(stage, "portPong", "portPing", 0, MESSAGE_BYTES);
+  const socket = between(stage, "socketPong", "socketPing", 0, MESSAGE_BYTES);
+  const few = { ...rounds, rounds: Math.ceil(rounds.rounds / 3) };
+  const results: Result[] = [];
+  await onOneProcessor(async () => {
+    const alone = await comparePair({ value, floor: sleeping(stage) }, rounds);
+    results.push(result("ping-pong-64B-one-processor", "ns", alone, { limit: 1.5 }));
+  });
+  const free = await comparePair({ value, floor: sleeping(stage) }, rounds);
+  results.push(result("ping-pong-64B", "ns", free, { limit: 1.5 }));
+  results.push(result("ping-pong-64B-beside-message-port", "ns", await comparePair({ value, floor: port }, few)));
+  results.push(result("ping-pong-64B-beside-unix-socket", "ns", await comparePair({ value, floor: socket }, few)));
+  return results;
+};
+
+const play = async (host: Host, image: Uint8Array<ArrayBuffer>, small: boolean): Promise<readonly Result[]> => {
+  const threads = [new BareThread(), new BareThread()] as const;
+  try {
+    const options = { image, memoryBytesMax: 16 * MIB };
+    const server = await MailboxGuest.start(host, options);
+    const client = await MailboxGuest.start(host, options);
+    const stage: Stage = { server, client, threads, small };
+    await openChannels(stage);
+    return [...(await measureStream(stage)), ...(await measurePing(stage))];
+  } finally {
+    for (const thread of threads) await thread.close();
+  }
+};
+
+export const bench: Bench = async ({ small }) => {
+  const image = await compileMailboxGuest("vchan.c");
+  return withHost({ memoryBytes: 128 * MIB, warmVcpuCount: 2 }, (host) => play(host, image, small));
+};
