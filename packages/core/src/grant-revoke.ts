@@ -29,6 +29,8 @@ import { P2M_LOCAL_RO, P2M_LOCAL_RW } from "./p2m.ts";
 
 /** How long to sleep at a time until another revoker of the same entry is done. */
 const WAIT_NS = 100_000;
+/** What `revokeOne` returns for the last user of an entry. */
+const LAST = 1;
 /** Changes of a page table that the kernel may refuse before that is taken for its last word. */
 const SWITCH_TRIES = 3;
 
@@ -53,7 +55,7 @@ export const revokeGrant = (hypervisor: Hypervisor, granter: number, ref: number
     else status = revokeOne(hypervisor, lock, granter, ref, link - 1);
   }
   locks.release(lock);
-  return status;
+  return Math.min(status, GNTST_okay);
 };
 
 /** Lets the lock go until the pins of `row`, all in other hands, may have changed. */
@@ -66,7 +68,10 @@ const awaitPins = (hypervisor: Hypervisor, lock: number, row: number): void => {
   locks.acquire(lock);
 };
 
-/** Revokes one mapping. Gives `lock`, the granter's grantTable lock, back meanwhile. */
+/**
+ * Revokes one mapping. Gives `lock`, the granter's grantTable lock, back meanwhile. LAST: nobody uses the entry any more.
+ * Whoever maps it from then on does so because its granter left access on, and is not waited for: that could last for ever.
+ */
 const revokeOne = (hypervisor: Hypervisor, lock: number, granter: number, ref: number, mapping: number): number => {
   const { grants, locks, maptrack } = hypervisor;
   const entry = grants.row(granter, ref);
@@ -84,10 +89,11 @@ const revokeOne = (hypervisor: Hypervisor, lock: number, granter: number, ref: n
     return GNTST_general_error;
   }
   releaseEntry(hypervisor, granter, ref, units);
+  const isLast = grants.pin[entry] === 0;
   locks.release(lock);
   putFrame(hypervisor, mfn);
   locks.acquire(lock);
-  return GNTST_okay;
+  return isLast ? LAST : GNTST_okay;
 };
 
 /**
@@ -102,7 +108,10 @@ const sever = (hypervisor: Hypervisor, mapper: number, row: number, serial: numb
   // The state first: see maptrack.ts.
   const state = Atomics.load(maptrack.state, row);
   const isSame = Atomics.load(maptrack.serial, row) === serial;
-  if (isSame && state === MAPPING_PENDING) Atomics.store(maptrack.state, row, MAPPING_REVOKED);
+  // Exchanged: who gives the row back holds another lock, and a free row must stay free.
+  if (isSame && state === MAPPING_PENDING) {
+    Atomics.compareExchange(maptrack.state, row, MAPPING_PENDING, MAPPING_REVOKED);
+  }
   if (isSame && state === MAPPING_LIVE) isSevered = switchRow(hypervisor, mapper, row);
   if (!isSevered) relink(hypervisor, row);
   locks.release(lock);

@@ -4,6 +4,8 @@ import * as abi from "@xenolith/abi";
 import type { Hypervisor } from "../src/hypervisor.ts";
 import { createMapRequest, mapGrant } from "../src/grant-map.ts";
 import { revokeGrant } from "../src/grant-revoke.ts";
+import { freeHandle } from "../src/maptrack.ts";
+import { MAPPING_FREE } from "../src/maptrack-table.ts";
 import { createUnmapRequest, unmapGrant } from "../src/grant-unmap.ts";
 import { depopulateRun } from "../src/memory-populate.ts";
 import { failEach, interleave, otherThread, watchAtomics } from "./advisories-kit.ts";
@@ -279,6 +281,80 @@ describe("two threads", () => {
     };
     assert.equal(revokeGrant(other, granter.slot, 8), GNTST_okay);
     assert.equal(waits, 3);
+    machine.check();
+  });
+
+  it("a revoke that meets a mapping at its very end leaves its handle free", () => {
+    const { machine, granter, mapper } = pair();
+    const { hypervisor } = machine;
+    const { locks, maptrack } = hypervisor;
+    machine.grant(granter, 8, mapper, 1, REVOKABLE);
+    const { handle } = map(hypervisor, mapper, granter, { lgfn: PROVIDED });
+    machine.denyAccess(granter, 8);
+    const other = otherThread(machine.parts);
+    const state = maptrack.ownRow(mapper.slot, handle);
+    // The other thread's unmap, once the row is off the list: up to where it would give the handle back.
+    const stopped = new Error("stopped");
+    const stopBefore = (lock: number, body: () => void): void => {
+      const acquire = other.locks.acquire.bind(other.locks);
+      other.locks.acquire = (id) => {
+        if (id === lock) throw stopped;
+        acquire(id);
+      };
+      assert.throws(body, stopped);
+      other.locks.acquire = acquire;
+    };
+    const acquire = locks.acquire.bind(locks);
+    let isUnmapped = false;
+    locks.acquire = (id) => {
+      if (id === locks.id("p2m", mapper.slot) && !isUnmapped) {
+        isUnmapped = true;
+        stopBefore(locks.id("maptrack", mapper.slot), () => unmap(other, mapper, handle));
+      }
+      acquire(id);
+    };
+    // And the rest of it, between the revoker's look at the row's state and what it makes of it.
+    const { load } = Atomics;
+    const watched = (array: Int32Array, index: number): number => {
+      const value = load(array, index);
+      if ((array as unknown) === maptrack.state && index === state && Atomics.load !== load) {
+        Atomics.load = load;
+        freeHandle(other, mapper.slot, handle);
+      }
+      return value;
+    };
+    Atomics.load = watched as typeof Atomics.load;
+    assert.equal(revokeGrant(hypervisor, granter.slot, 8), GNTST_okay);
+    assert.equal(Atomics.load, load, "the state was looked at");
+    locks.acquire = acquire;
+    assert.equal(maptrack.state[state], MAPPING_FREE);
+    machine.check();
+    machine.destroy(mapper);
+  });
+
+  it("a granter that leaves access on is not kept in its revoke for ever by one who maps again and again", () => {
+    const { machine, granter, mapper } = pair();
+    const { hypervisor } = machine;
+    const { locks } = hypervisor;
+    const other = otherThread(machine.parts);
+    machine.grant(granter, 8, mapper, 1, REVOKABLE);
+    map(hypervisor, mapper, granter, { lgfn: PROVIDED });
+    const table = locks.id("grantTable", granter.slot);
+    const acquire = locks.acquire.bind(locks);
+    let taken = 0;
+    let again = 0;
+    locks.acquire = (id) => {
+      if (id === table) taken += 1;
+      // Whenever the revoker comes back to the table, somebody has the page again.
+      if (id === table && taken % 2 === 1 && taken > 1 && again < 1000) {
+        again += 1;
+        map(other, mapper, granter, { lgfn: PROVIDED, gfn: HOLE + again });
+      }
+      acquire(id);
+    };
+    assert.equal(revokeGrant(hypervisor, granter.slot, 8), GNTST_okay);
+    locks.acquire = acquire;
+    assert.equal(again, 1);
     machine.check();
   });
 
