@@ -1,0 +1,23 @@
+/** The guide is true: its programs are compiled and run as they stand, and print what it says. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { followGuide, readBlocks } from "./guide.ts";
+
+describe("blocks of a page", () => {
+  it("have the language and the file that is named last before them", () => {
+    const page =
+      "A file, `a.c`, and `b.ts`:\n\n```ts\nconst x = 1;\n```\n\nRun it:\n\n```sh\nnode b.ts\n```\n\n```\n1\n```\n";
+    assert.deepEqual(readBlocks(page), [
+      { language: "ts", text: "const x = 1;\n", file: "b.ts" },
+      { language: "sh", text: "node b.ts\n", file: undefined },
+      { language: "", text: "1\n", file: undefined },
+    ]);
+  });
+});
+
+describe("the guide to sharing and revoking", () => {
+  it("can be followed word for word", async () => {
+    const files = await followGuide("share-and-revoke.md");
+    assert.deepEqual(files, ["plugin.c", "share.ts", "granter.c", "mapper.c", "pair.ts", "server.c", "client.c"]);
+  });
+});
