@@ -22,12 +22,21 @@ export type GrantRef = Brand<number, "gref">;
 /** Map handle: an index into the mapper's own maptrack. 0 is valid. */
 export type MapHandle = Brand<number, "handle">;
 
+/** Makes a domain id of a number. */
 export const domid = (n: number): Domid => n as Domid;
+/** Makes a guest frame number of a number. */
 export const gfn = (n: number): Gfn => n as Gfn;
+/** Makes a machine frame number of a number. */
 export const mfn = (n: number): Mfn => n as Mfn;
+/** Makes an event channel port of a number. */
 export const port = (n: number): Port => n as Port;
+/** Makes the id of a vCPU of a number. */
 export const vcpuId = (n: number): VcpuId => n as VcpuId;
+/** Makes the number of a physical interrupt of a number. */
 export const pirq = (n: number): Pirq => n as Pirq;
+/** Makes the number of a virtual interrupt of a number. */
 export const virq = (n: number): Virq => n as Virq;
+/** Makes a grant reference of a number. */
 export const grantRef = (n: number): GrantRef => n as GrantRef;
+/** Makes a map handle of a number. */
 export const mapHandle = (n: number): MapHandle => n as MapHandle;

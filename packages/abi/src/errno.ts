@@ -106,6 +106,7 @@ export const errno = {
   ECONNREFUSED,
 } as const;
 
+/** The name of an error number. */
 export type ErrnoName = keyof typeof errno;
 
 /** A refused request: a negated error number. A number of this type cannot be used where a result is wanted. */

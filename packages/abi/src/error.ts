@@ -34,6 +34,7 @@ export const errorCodes = {
   VMA_EXHAUSTED: "The process has no memory mappings left for this; see vm.max_map_count.",
 } as const;
 
+/** The code of a `XenolithError`. */
 export type ErrorCode = keyof typeof errorCodes;
 
 /**

@@ -80,4 +80,5 @@ export const hypercalls = {
   hypfs_op: { number: __HYPERVISOR_hypfs_op, parameters: ["cmd", "arg1", "arg2", "arg3", "arg4"] },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly parameters: readonly string[] }>>;
 
+/** The name of a hypercall, as guests import it. */
 export type HypercallName = keyof typeof hypercalls;

@@ -67,6 +67,7 @@ const scalar = <T, H extends Scalar<T>>(
   bind: (offset: number) => H,
 ): Layout<H> => ({ sizeBytes, alignBytes, shape: { kind: "scalar", c }, bind });
 
+/** An unsigned byte. */
 export const u8: Layout<Scalar> = scalar("uint8_t", 1, 1, (offset) => ({
   offset,
   sizeBytes: 1,
@@ -74,6 +75,7 @@ export const u8: Layout<Scalar> = scalar("uint8_t", 1, 1, (offset) => ({
   set: (view, at, value) => view.setUint8(at + offset, value),
 }));
 
+/** A signed byte. */
 export const s8: Layout<Scalar> = scalar("int8_t", 1, 1, (offset) => ({
   offset,
   sizeBytes: 1,
@@ -81,6 +83,7 @@ export const s8: Layout<Scalar> = scalar("int8_t", 1, 1, (offset) => ({
   set: (view, at, value) => view.setInt8(at + offset, value),
 }));
 
+/** An unsigned number of 16 bits, little-endian. */
 export const u16: Layout<Scalar> = scalar("uint16_t", 2, 2, (offset) => ({
   offset,
   sizeBytes: 2,
@@ -88,6 +91,7 @@ export const u16: Layout<Scalar> = scalar("uint16_t", 2, 2, (offset) => ({
   set: (view, at, value) => view.setUint16(at + offset, value, true),
 }));
 
+/** A signed number of 16 bits, little-endian. */
 export const s16: Layout<Scalar> = scalar("int16_t", 2, 2, (offset) => ({
   offset,
   sizeBytes: 2,
@@ -95,6 +99,7 @@ export const s16: Layout<Scalar> = scalar("int16_t", 2, 2, (offset) => ({
   set: (view, at, value) => view.setInt16(at + offset, value, true),
 }));
 
+/** An unsigned number of 32 bits, little-endian. */
 export const u32: Layout<Scalar> = scalar("uint32_t", 4, 4, (offset) => ({
   offset,
   sizeBytes: 4,
@@ -102,6 +107,7 @@ export const u32: Layout<Scalar> = scalar("uint32_t", 4, 4, (offset) => ({
   set: (view, at, value) => view.setUint32(at + offset, value, true),
 }));
 
+/** A signed number of 32 bits, little-endian. */
 export const s32: Layout<Scalar> = scalar("int32_t", 4, 4, (offset) => ({
   offset,
   sizeBytes: 4,

@@ -42,6 +42,7 @@ export const sectionOrder: readonly number[] = [
 
 /** The kinds of things that are imported and exported, in the order of their codes. */
 export const externalKinds = ["function", "table", "memory", "global", "tag"] as const;
+/** One kind of import or export. */
 export type ExternalKind = (typeof externalKinds)[number];
 
 /** A section as it stands in the input. */

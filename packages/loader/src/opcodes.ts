@@ -92,6 +92,7 @@ export const featureBits = {
   "mutable-globals": 4096,
 } as const;
 
+/** A feature of WebAssembly beyond its first version, by name. */
 export type Feature = keyof typeof featureBits;
 
 const isFeature = (name: string): name is Feature => Object.hasOwn(featureBits, name);

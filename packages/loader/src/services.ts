@@ -35,4 +35,5 @@ export const services = {
   poll: { slot: 7, params: [], results: ["i32"] },
 } as const satisfies Record<string, Service>;
 
+/** The name of a service function. */
 export type ServiceName = keyof typeof services;

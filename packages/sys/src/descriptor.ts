@@ -61,6 +61,7 @@ export const writeAt = (fd: number, { address, lengthBytes }: MemoryRange, offse
 
 /** Where a seek counts from: Linux's `SEEK_*`. */
 export const Whence = { SET: 0, CUR: 1, END: 2 } as const;
+/** One of {@link Whence}. */
 export type Whence = (typeof Whence)[keyof typeof Whence];
 
 /** Moves the descriptor's offset and gives the new one; rounded above 2^53. */
@@ -109,6 +110,7 @@ export const punchHole = (fd: number, offsetBytes: number, lengthBytes: number):
 
 /** What is announced about a run of a file: Linux's `POSIX_FADV_*`. */
 export const FileAdvice = { NORMAL: 0, RANDOM: 1, SEQUENTIAL: 2, WILLNEED: 3, DONTNEED: 4, NOREUSE: 5 } as const;
+/** One of {@link FileAdvice}. */
 export type FileAdvice = (typeof FileAdvice)[keyof typeof FileAdvice];
 
 /** Announces how a run of a file will be used. Length 0 means to the end. */
@@ -121,6 +123,7 @@ export const synchronize = (fd: number, contentsOnly: boolean): number =>
   // SAFETY: no memory is touched.
   retried(() => (contentsOnly ? fdatasync()(fd) : fsync()(fd)));
 
+/** The two ends of a pipe. */
 export interface Pipe {
   readonly readFd: number;
   readonly writeFd: number;

@@ -19,8 +19,10 @@ export const EntryType = {
   LINK: 10,
   SOCKET: 12,
 } as const;
+/** One of {@link EntryType}. */
 export type EntryType = (typeof EntryType)[keyof typeof EntryType];
 
+/** One entry of a directory. */
 export interface DirectoryEntry {
   /** Where to continue after this entry: opaque, and good for as long as the directory is open. */
   readonly nextCookie: bigint;

@@ -29,6 +29,7 @@ export interface FileStatus {
 /** What to do with one time of a file: set it to nanoseconds since 1970, or to the present, or keep it. */
 export type TimeChange = bigint | "now" | "keep";
 
+/** What to do with the times of a file. */
 export interface TimeChanges {
   readonly accessed: TimeChange;
   readonly modified: TimeChange;

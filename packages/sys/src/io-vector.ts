@@ -36,6 +36,7 @@ export class IoVector {
     return this.#totalBytes;
   }
 
+  /** Forgets all pieces. */
   clear(): void {
     this.#count = 0;
     this.#endAddress = 0;

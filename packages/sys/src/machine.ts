@@ -9,6 +9,7 @@ import { lazily } from "./lazily.ts";
 import { bind, NativeBuffer, resultOf } from "./libc.ts";
 import { check } from "./system-call-error.ts";
 
+/** Memory of the machine, in bytes. */
 export interface MachineMemory {
   readonly totalBytes: number;
   /** An estimate of what can be had without swapping. */
@@ -17,6 +18,7 @@ export interface MachineMemory {
   readonly controlGroupBytes: number;
 }
 
+/** How much memory the machine has, and this process may have, now. */
 export const machineMemory = (): MachineMemory => {
   const sizes = kibibyteTable(readFileSync("/proc/meminfo", "latin1"));
   const totalBytes = sizes.get("MemTotal") ?? 0;
@@ -32,6 +34,7 @@ export const machineMemory = (): MachineMemory => {
 /** How freely the kernel promises memory (`vm.overcommit_memory`). */
 export type OvercommitMode = "always" | "heuristic" | "never";
 
+/** How the kernel of this machine promises memory. */
 export const overcommitMode = (): OvercommitMode => {
   const mode = readFileSync("/proc/sys/vm/overcommit_memory", "latin1").trim();
   if (mode === "2") return "never";
@@ -40,8 +43,10 @@ export const overcommitMode = (): OvercommitMode => {
 
 /** Resources with limits: Linux's `RLIMIT_*`. */
 const resources = { FSIZE: 1, CORE: 4, NOFILE: 7, MEMLOCK: 8, AS: 9 } as const;
+/** A resource with a limit. */
 export type Resource = keyof typeof resources;
 
+/** A limit of the process. */
 export interface ResourceLimit {
   /** What is enforced; Infinity without a limit. Bytes, or a count for NOFILE. */
   readonly soft: number;

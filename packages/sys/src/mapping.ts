@@ -38,6 +38,7 @@ export const Advice = {
   /** Core dumps leave the range out. */
   DONTDUMP: 16,
 } as const;
+/** One of {@link Advice}. */
 export type Advice = (typeof Advice)[keyof typeof Advice];
 
 const MAP_SHARED = 0x01;

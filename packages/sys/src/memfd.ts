@@ -15,6 +15,7 @@ const MFD_NOEXEC_SEAL = 0x08;
 
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
+/** What may no longer be done with a memory file: Linux's `F_SEAL_*`. */
 export const Seal = { SEAL: 0x01, SHRINK: 0x02, GROW: 0x04, WRITE: 0x08, EXEC: 0x20 } as const;
 
 const O_CLOEXEC = 0o2000000;
@@ -23,6 +24,7 @@ const NAME_BYTES_MAX = 249;
 const memfd_create = bind("int memfd_create(uintptr_t, unsigned int)");
 const fcntl = bind("int fcntl(int, int, int)");
 
+/** What memory file to create. */
 export interface MemfdOptions {
   /** Shown in /proc/self/maps as `/memfd:NAME`; at most 249 bytes of ASCII. */
   readonly name: string;

@@ -44,6 +44,7 @@ const OPEN_HOW_BYTES = 24;
 /** How often the kernel may answer that a concurrent rename kept it from deciding whether `..` escapes. */
 const RACES_MAX = 32;
 
+/** How to open a file. */
 export interface OpenOptions {
   /** A sum of {@link OpenFlag} values. The descriptor is always closed on exec. */
   readonly flags: number;

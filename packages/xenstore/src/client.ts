@@ -16,6 +16,7 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
+/** How to watch. */
 export interface WatchOptions {
   /** Levels below the node that fire too; all without it. */
   readonly depth?: number;
@@ -23,6 +24,7 @@ export interface WatchOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How to run a transaction. */
 export interface TransactionOptions {
   /** How often the transaction is run before `TIMEOUT`; 100. */
   readonly attemptCountMax?: number;
@@ -171,6 +173,7 @@ export class XenstoreClient implements AsyncDisposable {
     await this.#text(abi.XS_RESUME, "resume domain", [domid]);
   }
 
+  /** Whether the store serves this domain. */
   async isDomainIntroduced(domid: number): Promise<boolean> {
     return (await this.#text(abi.XS_IS_DOMAIN_INTRODUCED, "look for domain", [domid])) === "T";
   }

@@ -48,11 +48,13 @@ export class Connection implements WatchOwner {
     return this.output.outstanding >= limit;
   }
 
+  /** Queues the event of a watch. */
   queueEvent(watch: Watch, path: string): void {
     this.output.event(watch, path);
     this.#wake(this);
   }
 
+  /** Adds a watch of this connection; its first event follows the next reply. */
   addWatch(key: string, watch: Watch): void {
     this.watches.set(key, watch);
     this.#newWatch = watch;
@@ -69,6 +71,7 @@ export class Connection implements WatchOwner {
     if (watch !== undefined) this.output.event(watch, watchPath(watch));
   }
 
+  /** Removes a watch of this connection; whether there was one. */
   removeWatch(key: string): boolean {
     const watch = this.watches.get(key);
     if (watch === undefined) return false;

@@ -25,9 +25,12 @@ export const defaultQuota = {
   "memory-soft": 2_097_152,
 } as const;
 
+/** The name of a limit. */
 export type QuotaName = keyof typeof defaultQuota;
+/** All limits of one domain. */
 export type Quota = Readonly<Record<QuotaName, number>>;
 
+/** The names of all limits, in the order in which they are shown. */
 export const quotaNames: readonly QuotaName[] = [
   "nodes",
   "watches",

@@ -63,6 +63,7 @@ export class XenstoreServer {
     this.#control = this.#makeControl();
   }
 
+  /** Connections that there are, those of domains included. */
   get connectionCount(): number {
     return this.#connections.size;
   }

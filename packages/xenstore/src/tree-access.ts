@@ -89,6 +89,7 @@ export class TreeAccess {
     }
   }
 
+  /** The list of permissions of a node, the owner first. `ENOENT`. */
   async getPermissions(path: string): Promise<NodePermission[]> {
     const reply = await this.#send(abi.XS_GET_PERMS, "get permissions of", path, []);
     return (splitStrings(reply) ?? []).map(parseEntry);

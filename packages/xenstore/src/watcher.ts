@@ -53,6 +53,7 @@ export class Watcher implements AsyncIterableIterator<string, undefined>, AsyncD
     }
   }
 
+  /** The next path that changed; waits for it. */
   next(): Promise<IteratorResult<string, undefined>> {
     const [path] = this.#pending;
     if (path !== undefined) {

@@ -19,6 +19,7 @@ export const XenbusState = {
   Reconfigured: 8,
 } as const;
 
+/** One of {@link XenbusState}. */
 export type XenbusState = (typeof XenbusState)[keyof typeof XenbusState];
 
 const states: ReadonlyMap<string, XenbusState> = new Map(
