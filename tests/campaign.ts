@@ -6,8 +6,9 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type BootImage, type Domain, Host } from "@xenolith/host";
-import { GATE_IN } from "@xenolith/core";
+import { DOM0_SLOT, freeFrameCount, GATE_IN } from "@xenolith/core";
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
+import { CampaignDom0 } from "./campaign-dom0.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const MIB = 2 ** 20;
@@ -31,6 +32,8 @@ export interface CampaignReport {
   readonly domainsShutDown: number;
   readonly domainsDestroyed: number;
   readonly audits: number;
+  /** What the control domain did with the guests' grants, shares and channels, and how often it was refused. */
+  readonly dom0: Readonly<Record<string, number>>;
   /** Everything that the auditor found, and what was not given back. */
   readonly findings: readonly string[];
 }
@@ -49,7 +52,10 @@ const createRandom = (seed: number): (() => number) => {
 /** Compiles the hostile guest. Before the host opens: with atomics about, V8 compiles slowly. */
 export const compileCampaignGuest = async (): Promise<Uint8Array> => {
   const { compileGuest } = (await import(path.join(root, "guest/xencc.mjs"))) as typeof import("../guest/xencc.mjs");
-  return compileGuest({ "campaign-guest.c": readFileSync(path.join(root, "tests/campaign-guest.c")) });
+  return compileGuest(
+    { "campaign-guest.c": readFileSync(path.join(root, "tests/campaign-guest.c")) },
+    { flags: ["-Wno-unused-parameter", "-Wl,--export=__stack_pointer"] },
+  );
 };
 
 /** One campaign in progress. */
@@ -62,8 +68,10 @@ class Campaign {
     domainsShutDown: 0,
     domainsDestroyed: 0,
     audits: 0,
+    dom0: {} as Record<string, number>,
     findings: [] as string[],
   };
+  readonly #dom0: CampaignDom0;
   readonly #host: Host;
   readonly #image: BootImage;
   readonly #random: () => number;
@@ -75,6 +83,18 @@ class Campaign {
     this.#random = createRandom(options.seed);
     this.#endMs = performance.now() + options.seconds * 1000;
     this.report.seed = options.seed;
+    this.#dom0 = new CampaignDom0(host, createRandom(options.seed ^ 0x5bd1_e995), this.report.findings);
+    this.report.dom0 = this.#dom0.counts;
+  }
+
+  /** The control domain's part, until the end. */
+  async playDom0(): Promise<void> {
+    await this.#dom0.play(() => this.isOver);
+  }
+
+  /** Gives back what the control domain has open. */
+  async closeDom0(): Promise<void> {
+    await this.#dom0.close();
   }
 
   get isOver(): boolean {
@@ -141,38 +161,52 @@ export const runCampaign = async (guest: Uint8Array, options: CampaignOptions): 
   const host = await Host.open();
   await host.warm();
   const image = await host.loadImage(guest);
-  const before = resources();
+  // Begins with the first use; its client and its nodes stay.
+  await host.xenstore();
+  const before = resources(host);
   const campaign = new Campaign(host, image, options);
   const guests = Array.from({ length: options.guestCount }, () => campaign.keepGuest());
-  const settled = Promise.all(guests);
+  const settled = Promise.all([...guests, campaign.playDom0()]);
   while (!campaign.isOver) {
     await Promise.race([settled, delay(1000)]);
     await campaign.audit();
     options.onProgress?.(campaign.report);
   }
   await settled;
-  campaign.report.findings.push(...host.audit(), ...differences(before, resources()));
+  await campaign.closeDom0();
+  campaign.report.findings.push(...host.audit(), ...differences(before, resources(host)));
   await host.close();
   return campaign.report;
 };
 
 interface Resources {
-  readonly mappings: number;
+  readonly mappings: readonly string[];
   readonly descriptors: number;
+  /** Frames of the machine that are free, or in the control domain's grant table, which never shrinks. */
+  readonly frames: number;
 }
 
 /** Mappings of guest memory (files) and descriptors; V8's own mappings come and go. */
-const resources = (): Resources => ({
-  mappings: mappingsIn(0, 2 ** 47).filter(({ path: file }) => file.includes("memfd:")).length,
+const resources = (host: Host): Resources => ({
+  mappings: mappingsIn(0, 2 ** 47)
+    .filter(({ path: file }) => file.includes("memfd:"))
+    .map(
+      ({ startAddress, endAddress, offsetBytes, protection, path: file }) =>
+        `${startAddress.toString(16)}-${endAddress.toString(16)} ${protection} ${file} ${offsetBytes.toString(16)}`,
+    ),
   descriptors: openDescriptorCount(),
+  frames: freeFrameCount(host.hypervisor) + host.hypervisor.grants.frameCount[DOM0_SLOT]!,
 });
 
 /** Warm threads differ by a few descriptors; a leak grows with the number of domains. */
 const differences = (before: Resources, now: Resources): readonly string[] => {
   const slack = 16;
   const found: string[] = [];
-  if (now.mappings > before.mappings)
-    found.push(`mappings of machine memory: ${before.mappings} at the start, ${now.mappings} at the end`);
+  const left = now.mappings.filter((mapping) => !before.mappings.includes(mapping));
+  if (left.length > 0) found.push(`mappings of machine memory that were not there at the start: ${left.join(", ")}`);
+  if (now.frames !== before.frames) {
+    found.push(`free frames: ${before.frames} at the start, ${now.frames} at the end`);
+  }
   if (now.descriptors > before.descriptors + slack)
     found.push(`descriptors: ${before.descriptors} at the start, ${now.descriptors} at the end`);
   return found;
