@@ -15,7 +15,7 @@ const REVOKES = 4000;
 /** Rounds of the threads together. */
 const ROUNDS_MIN = 4000;
 
-it("one thread revokes, three vCPUs of the mapper map and unmap each other's handles: nothing is lost or freed twice", async (t) => {
+it("G13: one thread revokes, three vCPUs of the mapper map and unmap each other's handles: nothing is lost or freed twice", async (t) => {
   const seed = Number(process.env["GRANT_THREADS_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
   t.diagnostic(`seed ${seed}`);
   const machine = new GrantMachine();

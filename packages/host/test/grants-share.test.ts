@@ -9,7 +9,7 @@ const host = await openHost();
 after(() => host.close());
 const { grants } = host;
 
-test("pages that dom0 shares are zeroed, have references from 8 up, and are one memory with what a guest maps", async () => {
+test("B14: pages that dom0 shares are zeroed, have references from 8 up, and are one memory with what a guest maps", async () => {
   const puppet = await Puppet.start(host);
   const shared = grants.share(puppet.domid, { pages: 2 });
   assert.equal(shared.refs.length, 2);

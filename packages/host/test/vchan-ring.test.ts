@@ -92,7 +92,7 @@ describe("rings", () => {
     assert.equal(client.writable, 1024);
   });
 
-  it("B02: an index that cannot be breaks the channel for good", () => {
+  it("B02, X02: an index that cannot be breaks the channel for good", () => {
     for (const [word, look] of [
       [1, "readable"],
       [2, "writable"],
