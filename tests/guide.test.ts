@@ -17,7 +17,13 @@ describe("blocks of a page", () => {
 
 describe("the guide to sharing and revoking", () => {
   it("can be followed word for word", async () => {
-    const files = await followGuide("share-and-revoke.md");
+    const files = await followGuide("docs/guide/share-and-revoke.md");
     assert.deepEqual(files, ["plugin.c", "share.ts", "granter.c", "mapper.c", "pair.ts", "server.c", "client.c"]);
+  });
+});
+
+describe("the page of the package xenstore", () => {
+  it("can be followed word for word", async () => {
+    assert.deepEqual(await followGuide("packages/xenstore/README.md"), ["store.ts"]);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * Runs a page of the guide as its reader would: writes the files that it shows, runs the commands that it gives, in order, and
+ * Runs a page of the documentation as its reader would: writes the files that it shows, runs the commands that it gives, in order, and
  * compares what they print with what the page says.
  */
 import assert from "node:assert/strict";
@@ -51,14 +51,14 @@ const runLine = async (directory: string, line: string): Promise<string> => {
   return (await run(process.execPath, [script.replace(/ts$/, "js"), ...words], { cwd: directory })).stdout;
 };
 
-/** Follows `docs/guide/NAME`; returns the names of the files that were written. */
+/** Follows the page at `name` of the repository; returns the names of the files that were written. */
 export const followGuide = async (name: string): Promise<string[]> => {
   // Below the repository, where the programs find its packages.
   const directory = mkdtempSync(path.join(import.meta.dirname, "guide-"));
   const files = new Set<string>();
   let printed = "";
   try {
-    for (const { language, text, file } of readBlocks(readFileSync(path.join(root, "docs/guide", name), "utf8"))) {
+    for (const { language, text, file } of readBlocks(readFileSync(path.join(root, name), "utf8"))) {
       if (language === "sh") {
         printed = "";
         for (const line of text.trim().split("\n")) printed += await runLine(directory, line);
