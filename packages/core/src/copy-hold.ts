@@ -48,8 +48,8 @@ const DYING = DOMAIN_STATES.indexOf("dying");
 const NONE = -1;
 
 /** What has to be as it should in an entry's first word, besides the domid: for a reader, and for a writer. */
-const READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
-const WRITE_MASK = READ_MASK | GTF_readonly;
+export const ENTRY_READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
+export const ENTRY_WRITE_MASK = ENTRY_READ_MASK | GTF_readonly;
 
 /** One side of the operations of a hold. */
 interface Side {
@@ -239,7 +239,7 @@ export class CopyHold {
     const { directMap } = hypervisor;
     const word = directMap.i32[bank]![place >>> 2]!;
     const wanted = (domid << 16) | GTF_permit_access;
-    if ((word & (isWrite ? WRITE_MASK : READ_MASK)) === wanted) {
+    if ((word & (isWrite ? ENTRY_WRITE_MASK : ENTRY_READ_MASK)) === wanted) {
       const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
       if (directMap.words[bank]!.compareExchange(place, word, word | bits) === word) return 0;
     }

@@ -26,6 +26,33 @@ export const LOCK_RANKS = [
 /** One class of locks. */
 export type LockRank = (typeof LOCK_RANKS)[number];
 
+/**
+ * Place of a rank in LOCK_RANKS. Not by a search in that: compiled together with its caller, which names the rank, this
+ * is a constant, and a hypercall asks for several.
+ */
+const rankOf = (rank: LockRank): number => {
+  switch (rank) {
+    case "domainList":
+      return 0;
+    case "domain":
+      return 1;
+    case "p2m":
+      return 2;
+    case "event":
+      return 3;
+    case "grantTable":
+      return 4;
+    case "activeEntry":
+      return 5;
+    case "maptrack":
+      return 6;
+    case "pages":
+      return 7;
+    case "allocator":
+      return 8;
+  }
+};
+
 /** Words between two locks: each has a cache line of its own, so that domains do not slow each other down. */
 const LOCK_STRIDE_SHIFT = 4;
 const LOCK_STRIDE_BYTES_SHIFT = LOCK_STRIDE_SHIFT + 2;
@@ -53,6 +80,7 @@ export class LockTable {
     options: { geometry: Geometry; words: AtomicWords; platform: Platform; tag: number },
   ) {
     assert(options.tag > 0 && options.tag <= TAG_MAX);
+    assert(LOCK_RANKS.every((rank, place) => rankOf(rank) === place));
     this.#slots = options.geometry.domainCountMax;
     this.#words = arena.i32((LOCK_RANKS.length * this.#slots) << LOCK_STRIDE_SHIFT);
     this.#fast = options.words;
@@ -63,7 +91,7 @@ export class LockTable {
 
   /** Identity of `rank`'s lock for domain slot `slot`. Larger identities are taken later. */
   id(rank: LockRank, slot = 0): number {
-    return LOCK_RANKS.indexOf(rank) * this.#slots + slot;
+    return rankOf(rank) * this.#slots + slot;
   }
 
   /** Takes the lock; sleeps while another thread holds it. */
