@@ -26,7 +26,13 @@ import { freeDomainRun } from "./frame-reference.ts";
 import { isHoleRun } from "./holes.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { allocHandle, freeHandle } from "./maptrack.ts";
-import { MAPPING_FLAG_EXTENT, MAPPING_FLAG_PROVIDED, MAPPING_FLAG_REVOKABLE, MAPPING_LIVE } from "./maptrack-table.ts";
+import {
+  MAPPING_FLAG_EXTENT,
+  MAPPING_FLAG_PROVIDED,
+  MAPPING_FLAG_REVOKABLE,
+  MAPPING_LIVE,
+  MAPPING_PENDING,
+} from "./maptrack-table.ts";
 import { P2M_EXTENT_RO, P2M_EXTENT_RW, P2M_HOLE } from "./p2m.ts";
 import { scrubRun } from "./scrub.ts";
 
@@ -84,10 +90,23 @@ export const unmapExtent = (hypervisor: Hypervisor, mapping: number): number => 
     freeDomainRun(hypervisor, slot, local, count);
   }
   if (wasLive) unlinkMapping(hypervisor, row);
-  maptrack.flags[row] = 0;
+  endRow(hypervisor, slot, row);
   freeHandle(hypervisor, slot, mappingHandle(mapping));
   if (wasLive) dropUnused(hypervisor, extent);
   return 0;
+};
+
+/**
+ * From now on the row is nobody's: a guest that names its handle finds no mapping. Under the mapper's p2m lock, as it
+ * looks: a live row that is no extent's any more would be one that it may unmap, and free a second time.
+ */
+const endRow = (hypervisor: Hypervisor, slot: number, row: number): void => {
+  const { locks, maptrack } = hypervisor;
+  const lock = locks.id("p2m", slot);
+  locks.acquire(lock);
+  Atomics.store(maptrack.state, row, MAPPING_PENDING);
+  maptrack.flags[row] = 0;
+  locks.release(lock);
 };
 
 /**
