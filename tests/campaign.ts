@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type BootImage, type Domain, Host } from "@xenolith/host";
-import { DOM0_SLOT, freeFrameCount, GATE_IN } from "@xenolith/core";
+import { DOM0_SLOT, freeFrameCount, GATE_IN, P2M_SPECIAL, p2mType } from "@xenolith/core";
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
 import { CampaignDom0 } from "./campaign-dom0.ts";
 
@@ -186,10 +186,17 @@ interface Resources {
   readonly frames: number;
 }
 
+/** Whether a page of the hypervisor's own stands there in the control domain's space: privileged guests may put it there. */
+const isSpecialOfDom0 = ({ hypervisor }: Host, address: number): boolean => {
+  const { domains, p2m } = hypervisor;
+  const gfn = Math.floor((address - domains.spaceBase[DOM0_SLOT]!) / 4096);
+  return gfn >= 0 && p2m.contains(gfn) && p2mType(p2m.get(DOM0_SLOT, gfn)) === P2M_SPECIAL;
+};
+
 /** Mappings of guest memory (files) and descriptors; V8's own mappings come and go. */
 const resources = (host: Host): Resources => ({
   mappings: mappingsIn(0, 2 ** 47)
-    .filter(({ path: file }) => file.includes("memfd:"))
+    .filter(({ path: file, startAddress }) => file.includes("memfd:") && !isSpecialOfDom0(host, startAddress))
     .map(
       ({ startAddress, endAddress, offsetBytes, protection, path: file }) =>
         `${startAddress.toString(16)}-${endAddress.toString(16)} ${protection} ${file} ${offsetBytes.toString(16)}`,
