@@ -139,7 +139,8 @@ int gntdev_grant_copy(uint32_t count, struct gntdev_copy_segment *segments);
  * `action`: UNMAP_NOTIFY_CLEAR_BYTE, UNMAP_NOTIFY_SEND_EVENT, both, or 0 for neither. A new request replaces the earlier
  * one of the page, with gntalloc that of all pages allocated together.
  *
- * -ENOENT: no such mapping or page. -EINVAL: unknown action, a port that is not an interdomain port of the caller,
+ * -ENOENT: no such mapping or page. -EINVAL: unknown action, a port through which the caller sends to no other domain (one
+ * that nobody has bound yet will do: the event goes to whoever has bound it by then, or to nobody),
  * CLEAR_BYTE in a mapping that is read-only, and either action on a *revokable* grant: its owner may take the page away at
  * any time without this side doing anything, so the byte might by then be in a page that the other side does not see,
  * and neither could rely on it. Who uses revokable grants learns of the end by other means: see <xenolith/vchan.h>.

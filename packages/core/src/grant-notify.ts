@@ -11,6 +11,7 @@ import {
   EINVAL,
   ENOENT,
   EVTCHNSTAT_interdomain,
+  EVTCHNSTAT_unbound,
   GNTMAP_readonly,
   GTF_permit_access,
   GTF_revokable,
@@ -34,8 +35,11 @@ const PORT_SHIFT = 14;
 /**
  * Notes what the domain in `slot` wants done when `target` ends: a handle, or with UNMAP_NOTIFY_REF a reference of its
  * own table. `action` is UNMAP_NOTIFY_*; without CLEAR_BYTE and SEND_EVENT an earlier request is removed, else it is
- * replaced. 0, -EINVAL: unknown action, `offset` not in the page, `port` not an interdomain port of its, a byte of a page
- * that is mapped for reading, or a revokable grant; -ENOENT: no such mapping or grant.
+ * replaced. 0, -EINVAL: unknown action, `offset` not in the page, `port` not one that it sends to another domain through,
+ * a byte of a page that is mapped for reading, or a revokable grant; -ENOENT: no such mapping or grant.
+ *
+ * A port that nobody has bound yet will do, as a server has it when it opens: the event goes to whoever has bound it when it
+ * is sent, and nowhere while nobody has.
  */
 export const setUnmapNotify = (
   hypervisor: Hypervisor,
@@ -49,7 +53,9 @@ export const setUnmapNotify = (
   if ((action & ~(ACTIONS | UNMAP_NOTIFY_REF)) !== 0 || offset >= FRAME_BYTES) return -EINVAL;
   if ((action & UNMAP_NOTIFY_SEND_EVENT) !== 0) {
     const word = port < events.portsPerDomain ? events.load(slot, port) : 0;
-    if (portKind(word) !== EVTCHNSTAT_interdomain || portIsXen(word)) return -EINVAL;
+    const kind = portKind(word);
+    const leadsOut = kind === EVTCHNSTAT_interdomain || kind === EVTCHNSTAT_unbound;
+    if (!leadsOut || portIsXen(word)) return -EINVAL;
   }
   const actions = action & ACTIONS;
   const kept = (actions & UNMAP_NOTIFY_SEND_EVENT) === 0 ? 0 : port;

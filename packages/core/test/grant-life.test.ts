@@ -220,12 +220,33 @@ describe("unmap notification (7.1)", () => {
     assert.equal(set(CLEAR_BYTE, { offset: 4095 }), 0);
   });
 
-  it("SEND_EVENT with a port that is not an interdomain port of the caller's: EINVAL", () => {
+  it("SEND_EVENT with a port through which the caller sends to no other domain: EINVAL", () => {
     const { set, machine, mapper } = prepare();
-    const unbound = allocateUnbound(machine.hypervisor, mapper.slot, 0);
-    for (const port of [0, unbound, 77, 1023, 1024, 0xffff_ffff]) assert.equal(set(SEND_EVENT, { port }), -abi.EINVAL);
+    const argument = 0x6000;
+    mapper.cpu.memory.writeU32(argument, 0);
+    assert.equal(machine.call(mapper, abi.__HYPERVISOR_event_channel_op, abi.EVTCHNOP_bind_ipi, argument), 0);
+    const ipi = mapper.cpu.memory.readU32(argument + 4);
+    for (const port of [0, ipi, 77, 1023, 1024, 0xffff_ffff]) assert.equal(set(SEND_EVENT, { port }), -abi.EINVAL);
     assert.equal(set(CLEAR_BYTE, { port: 77 }), 0, "without SEND_EVENT no port is looked at");
     assert.equal(set(SEND_EVENT), 0);
+  });
+
+  it("SEND_EVENT with a port that is not bound yet: sent to whoever has bound it by then, or to nobody", () => {
+    for (const isBound of [true, false]) {
+      const { set, machine, granter, mapper } = prepare();
+      const unbound = allocateUnbound(machine.hypervisor, mapper.slot, granter.domid);
+      assert.equal(set(SEND_EVENT, { port: unbound }), 0);
+      const peer = isBound ? bindInterdomain(machine.hypervisor, granter.slot, mapper.domid, unbound) : 0;
+      if (isBound) {
+        const frame = machine.hypervisor.domains.sharedInfo[granter.slot]! - 1;
+        machine.hypervisor.directMap.zero(frame * 4096 + abi.shared_info.evtchn_pending.offset, 128);
+      }
+      machine.destroy(mapper);
+      const pending = Array.from({ length: 1024 }, (_, port) => port).filter((port) =>
+        isPending(machine.hypervisor, granter.slot, port),
+      );
+      assert.deepEqual(pending, isBound ? [peer] : []);
+    }
   });
 
   it("no such mapping, no such reference: ENOENT", () => {

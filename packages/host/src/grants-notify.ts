@@ -16,7 +16,7 @@ import { FRAME_BYTES } from "./mmu.ts";
 export interface EndNotice {
   /** This byte, counted from the first page, becomes 0 just before. */
   readonly clearByte?: number;
-  /** An event goes out through this port just after: one of the control domain's that is connected. */
+  /** An event goes out through this port just after: one of the control domain's, bound by another or not yet. */
   readonly port?: number;
 }
 
@@ -37,7 +37,7 @@ export interface NoticeParts {
 /**
  * Takes a request, in place of the one before.
  *
- * @throws XenolithError `INVALID_ARGUMENT`: no such byte, not a connected port, a byte that cannot be written. The request
+ * @throws XenolithError `INVALID_ARGUMENT`: no such byte, not a port to another domain, a byte that cannot be written. The request
  * before stays then.
  */
 export const takeNotice = (parts: NoticeParts, notice: EndNotice): TakenNotice | undefined => {
@@ -66,7 +66,7 @@ const set = (parts: NoticeParts, index: number, action: number, { clearByte, por
   throw new XenolithError(
     "INVALID_ARGUMENT",
     `a notification with clearByte ${clearByte ?? "none"} and port ${port ?? "none"} is refused: ` +
-      `${errnoName(result) ?? result} (the port must be connected, the page writable)`,
+      `${errnoName(result) ?? result} (the port must be one to another domain, the page writable)`,
   );
 };
 
