@@ -23,7 +23,9 @@ const USAGE = `usage: xencc [--wasi] [-o OUT.wasm] [clang options] FILE.c...
 
 /** Files of the guest library that a WASI program goes without: it has libc, no start_info, and no atomics. */
 const XEN_STYLE_ONLY = new Set(
-  "start events memory-functions grants gntalloc xenstore xenstore-ring xenbus vchan vchan-ring".split(" ").map((name) => `${name}.c`),
+  "start events memory-functions grants gntalloc xenstore xenstore-nodes xenstore-ring xenbus vchan vchan-ring vchan-store"
+    .split(" ")
+    .map((name) => `${name}.c`),
 );
 
 /** Every file below `directory` as a nested object, the shape in which the compiler takes its file system. */

@@ -4,7 +4,7 @@
 
 #include <xenolith/vchan.h>
 
-/* Server: asks for what is to happen when it dies, as far as that can be asked for now. */
-int xen_vchan_watch_over(struct vchan *channel);
+/* Server: takes its nodes out of the xenstore. */
+void xen_vchan_withdraw(struct vchan *channel);
 
 #endif

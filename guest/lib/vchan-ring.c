@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Moving bytes through an open channel. The rules R1-R5 are those of <xenolith/vchan.h>. */
 #include "internal.h"
-#include "vchan-internal.h"
+#include <xenolith/vchan.h>
 #include <xenolith/grants.h>
 
 /*
- * How often a sleeper looks whether the other end is still there. A server cannot ask for an event at its death before its
- * client is bound to it, and may die before it learns of that: then only memory says so.
+ * How often a sleeper looks whether the other end is still there. Each side has an event sent at its death, but whoever
+ * closes the port by other means than vchan_close sends none: then only memory says so.
  */
 #define LOOK_AGAIN_NS 500000000ull
 
@@ -63,7 +63,6 @@ int vchan_is_open(struct vchan *channel) {
   if (channel->error != 0) return 0;
   if (!channel->server) return is_fresh(channel) && load_byte(&channel->control->srv_live) == 1;
   uint8_t live = load_byte(&channel->control->cli_live);
-  if (live == 1 && channel->event_wanted) xen_vchan_watch_over(channel);
   if (live > 1) return 2;
   return live == 1 && (!channel->revokable || grant_in_use_for_writing(channel->ring_ref));
 }

@@ -3,7 +3,6 @@
 #include "internal.h"
 #include "vchan-internal.h"
 #include <xenolith/grants.h>
-#include <xenolith/xenstore.h>
 
 #define SMALL_ORDERS_END 12
 #define GRANTS_MAX (2u << (VCHAN_ORDER_MAX - XEN_PAGE_SHIFT))
@@ -109,31 +108,17 @@ static int share_pages(struct vchan *channel, unsigned int left_order, unsigned 
   return status;
 }
 
-static int ask_for(struct vchan *channel, unsigned int action) {
-  return channel->revokable
-             ? grant_set_unmap_notify(channel->beacon, action & UNMAP_NOTIFY_SEND_EVENT, 0, channel->port)
-             : gntalloc_set_unmap_notify(&channel->control->srv_live, action, channel->port);
-}
-
-/* An event needs a port that has another end, which it has once the client is there. */
-int xen_vchan_watch_over(struct vchan *channel) {
-  int status = ask_for(channel, UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT);
-  channel->event_wanted = status == -XEN_EINVAL;
-  return channel->event_wanted ? ask_for(channel, UNMAP_NOTIFY_CLEAR_BYTE) : status;
-}
-
-/* The first event of the client: it is there. After that the port is masked again, for those who wait. */
-static void on_client(evtchn_port_t port, void *context) {
-  struct vchan *channel = context;
-  xen_vchan_watch_over(channel);
-  if (!channel->event_wanted) xen_event_on(port, NULL, NULL);
+/* The port has no other end yet; the event goes to the client that has bound it by then. */
+static int watch_over_server(struct vchan *channel) {
+  const unsigned int both = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT;
+  if (!channel->revokable) return gntalloc_set_unmap_notify(&channel->control->srv_live, both, channel->port);
+  int status = light_beacon(channel, channel->epoch_word[1]);
+  return status < 0 ? status : grant_set_unmap_notify(channel->beacon, UNMAP_NOTIFY_SEND_EVENT, 0, channel->port);
 }
 
 static int open_server(struct vchan *channel, unsigned int left_order, unsigned int right_order) {
   int status = share_pages(channel, left_order, right_order);
-  if (status == 0 && channel->revokable) status = light_beacon(channel, channel->epoch_word[1]);
-  if (status == 0) status = xen_vchan_watch_over(channel);
-  if (status == 0 && channel->event_wanted) status = xen_event_on(channel->port, on_client, channel);
+  if (status == 0) status = watch_over_server(channel);
   if (status < 0) return status;
   struct vchan_control *control = channel->control;
   control->cli_notify = VCHAN_NOTIFY_WRITE;
@@ -294,12 +279,10 @@ static void close_client(struct vchan *channel) {
 
 /* ---- both ---- */
 
-static void withdraw(struct vchan *channel);
-
 void vchan_close(struct vchan *channel) {
   evtchn_port_t port = channel->port;
   if (channel->server) {
-    withdraw(channel);
+    xen_vchan_withdraw(channel);
     close_server(channel);
   } else close_client(channel);
   put_out_beacon(channel);
@@ -312,95 +295,4 @@ void vchan_close(struct vchan *channel) {
   channel->control = NULL;
   channel->left_pages = channel->right_pages = channel->guard_page = NULL;
   channel->read = channel->write = (struct vchan_ring){.shared = &nothing};
-}
-
-/* ---- the xenstore ---- */
-
-/* `path`/`name` in `node`; false: too long. */
-static _Bool join(char *node, const char *path, const char *name) {
-  return xen_snprintf(node, VCHAN_PATH_MAX, "%s/%s", path, name) < VCHAN_PATH_MAX;
-}
-
-static void withdraw(struct vchan *channel) {
-  static const char *const names[] = {"ring-ref", "event-channel", "revokable"};
-  char node[VCHAN_PATH_MAX];
-  if (channel->path[0] == 0) return;
-  for (size_t i = 0; i < array_size(names) - !channel->revokable; i++)
-    if (join(node, channel->path, names[i])) xenstore_rm(XENSTORE_NO_TX, node);
-  channel->path[0] = 0;
-}
-
-struct offer {
-  const struct vchan *channel;
-  domid_t own;
-};
-
-static int publish(xenstore_tx_t tx, void *context) {
-  const struct offer *offer = context;
-  const struct vchan *channel = offer->channel;
-  const struct xenstore_permission access[] = {{offer->own, 'n'}, {channel->remote, 'r'}};
-  const struct {
-    const char *name;
-    uint32_t value;
-  } nodes[] = {{"ring-ref", channel->ring_ref}, {"event-channel", channel->port}, {"revokable", channel->epoch}};
-  char node[VCHAN_PATH_MAX];
-  for (size_t i = 0; i < array_size(nodes) - !channel->revokable; i++) {
-    if (!join(node, channel->path, nodes[i].name)) return -XEN_E2BIG;
-    int status = xenstore_write_number(tx, node, nodes[i].value);
-    if (status == 0) status = xenstore_set_permissions(tx, node, access, array_size(access));
-    if (status < 0) return status;
-  }
-  return 0;
-}
-
-int vchan_server_init(struct vchan *channel, domid_t client, const char *path, size_t left_bytes, size_t right_bytes,
-                      unsigned int flags) {
-  struct offer offer = {.channel = channel};
-  *channel = (struct vchan){.server = 1};
-  int own = xenstore_domid();
-  if (own < 0) return own;
-  offer.own = (domid_t)own;
-  int status = vchan_server_open(channel, client, left_bytes, right_bytes, flags);
-  if (status < 0) return status;
-  int length = xen_snprintf(channel->path, sizeof channel->path, "%s", path);
-  status = length < VCHAN_PATH_MAX ? xenstore_transact(publish, &offer) : -XEN_E2BIG;
-  if (status < 0) {
-    channel->path[0] = 0;
-    vchan_close(channel);
-  }
-  return status;
-}
-
-/* A number at `path`/`name`. */
-static int read_node(const char *path, const char *name, uint32_t *value) {
-  char node[VCHAN_PATH_MAX];
-  return join(node, path, name) ? xenstore_read_number(XENSTORE_NO_TX, node, value) : -XEN_E2BIG;
-}
-
-int vchan_client_init(struct vchan *channel, domid_t server, const char *path, unsigned int flags) {
-  uint32_t ring_ref, port, epoch = 0;
-  *channel = (struct vchan){.remote = server};
-  int status = read_node(path, "ring-ref", &ring_ref);
-  if (status == 0) status = read_node(path, "event-channel", &port);
-  if (status < 0) return status;
-  /* A node that is not there is as good as forbidden in a directory that one may not read. */
-  status = read_node(path, "revokable", &epoch);
-  if (status < 0 && status != -XEN_ENOENT && status != -XEN_EACCES) return status;
-  return vchan_client_open(channel, server, ring_ref, port, epoch, flags);
-}
-
-int vchan_client_wait_init(struct vchan *channel, domid_t server, const char *path, unsigned int flags,
-                           uint64_t deadline_ns) {
-  int watch = xenstore_watch(path, NULL, NULL), status;
-  if (watch < 0) return watch;
-  for (;;) {
-    status = vchan_client_init(channel, server, path, flags);
-    if (status != -XEN_ENOENT && status != -XEN_EACCES) break;
-    if (xenstore_watch_wait(watch, deadline_ns) == 0) {
-      status = -XEN_ETIMEDOUT;
-      break;
-    }
-  }
-  xenstore_unwatch(watch);
-  return status;
 }

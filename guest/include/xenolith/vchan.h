@@ -110,8 +110,6 @@ struct vchan {
   void *left_pages, *right_pages, *guard_page;
   /* The grant to nobody; 0: none. */
   uint32_t beacon;
-  /* Server: the event at its own death cannot be asked for before the client is there. */
-  _Bool event_wanted;
   /* Server: where it stands in the xenstore; empty: nowhere. */
   char path[VCHAN_PATH_MAX];
 };
