@@ -8,6 +8,7 @@
  */
 import { E2BIG, EINVAL, ENOMEM, EPERM } from "@xenolith/abi";
 import assert from "node:assert/strict";
+import { ATTENTION_REQUEST } from "./attention.ts";
 import { ownRun, takeBlock, takeRun } from "./buddy.ts";
 import type { FrameRun } from "./buddy.ts";
 import { TOTAL_CLAIMED, TOTAL_FREE } from "./frame-table.ts";
@@ -138,7 +139,15 @@ export const unassignPages = (hypervisor: Hypervisor, slot: number, count: numbe
   domains.totPages[slot]! -= count;
   const isLast = domains.totPages[slot] === 0;
   locks.release(lock);
-  if (isLast) Atomics.sub(domains.references, slot, 1);
+  if (isLast) dropDomain(hypervisor, slot);
+};
+
+/** Drops a reference to the row of the domain in `slot`. The last one lets a dead domain's row go. */
+export const dropDomain = (hypervisor: Hypervisor, slot: number): void => {
+  const { attention, domains } = hypervisor;
+  const before = Atomics.sub(domains.references, slot, 1);
+  assert(before > 0);
+  if (before === 1 && domains.stateOf(slot) === "dead") attention.raise(ATTENTION_REQUEST);
 };
 
 /** Gives `claimed` frames of an allocation that was undone back to the domain's claim. */

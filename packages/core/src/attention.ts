@@ -13,7 +13,7 @@ export const ATTENTION_TIMER = 2;
 export const ATTENTION_DOMAIN = 4;
 /** A console or stdio ring has bytes or room. */
 export const ATTENTION_CONSOLE = 8;
-/** Free frames fell below what somebody asked for (VIRQ_ENOMEM), or a request waits for the control domain. */
+/** Free frames fell below what somebody asked for (VIRQ_ENOMEM), a request waits for the control domain, or the end of a domain can go on. */
 export const ATTENTION_REQUEST = 16;
 /** A grant that the control domain has mapped was taken back. */
 export const ATTENTION_REVOKED = 32;

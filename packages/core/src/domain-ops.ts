@@ -7,7 +7,7 @@
  */
 import { EINVAL, EPERM, ESRCH, SHUTDOWN_crash, VIRQ_DOM_EXC } from "@xenolith/abi";
 import assert from "node:assert/strict";
-import { isAlive } from "./accounting.ts";
+import { dropDomain, isAlive } from "./accounting.ts";
 import { ATTENTION_DOMAIN } from "./attention.ts";
 import { CRASH_REASON_BYTES, DOM0_SLOT, DOMAIN_FLAG_CRASHED } from "./domain-table.ts";
 import { GATE_IN, GATE_PAUSE, GATE_STOP, requestGate } from "./gate.ts";
@@ -101,7 +101,7 @@ export const setTarget = (hypervisor: Hypervisor, slot: number, target: number):
   const refused =
     !isAlive(hypervisor, slot) || !isAlive(hypervisor, target) ? -ESRCH : domains.target[slot] !== 0 ? -EINVAL : 0;
   if (refused === 0) Atomics.store(domains.target, slot, target + 1);
-  else Atomics.sub(domains.references, target, 1);
+  else dropDomain(hypervisor, target);
   locks.release(lock);
   return refused;
 };

@@ -15,14 +15,14 @@
  *              held of others
  *     zombie   waits                                            no frame of it and no reference to its row is left
  *     retire   its domid names nobody any more; waits           every vCPU was outside once since then
- *     free     gives slot and domid back
+ *     free     gives the memory of its tables back to the host, then slot and domid
  *
  * The waits make everything else simple: an operation that found the domain alive has ended before its memory is taken,
  * and a sender that read a port of it has ended before the page it would write to is somebody else's.
  */
 import { EINVAL, ESRCH } from "@xenolith/abi";
 import assert from "node:assert/strict";
-import { setClaim } from "./accounting.ts";
+import { dropDomain, setClaim } from "./accounting.ts";
 import { detachSpace } from "./address-space.ts";
 import { ATTENTION_CONSOLE, ATTENTION_REQUEST } from "./attention.ts";
 import { freeFrames } from "./buddy.ts";
@@ -152,14 +152,25 @@ const stages: Readonly<Record<ReapStage, StageWork>> = {
     return advance(hypervisor, slot);
   },
   retire: (hypervisor, slot) => {
-    const { locks } = hypervisor;
-    if (!graceOver(hypervisor, slot)) return false;
+    const { attention, locks } = hypervisor;
+    if (!graceOver(hypervisor, slot)) {
+      // Whoever destroyed the domain may have given up waiting for its last frame long ago.
+      attention.raise(ATTENTION_REQUEST);
+      return false;
+    }
+    discardTables(hypervisor, slot);
     const lock = locks.id("domainList");
     locks.acquire(lock);
     releaseSlot(hypervisor, slot);
     locks.release(lock);
     return true;
   },
+};
+
+/** Gives the memory of the tables of `slot`, which name nothing any more and which nobody reads, back to the host. */
+const discardTables = ({ grants, p2m, platform }: Hypervisor, slot: number): void => {
+  const rows = [p2m.rowsOf(slot), ...grants.rowsOf(slot)];
+  for (const { buffer, byteOffset, byteLength } of rows) platform.discardTable?.(buffer, byteOffset, byteLength);
 };
 
 /** Whether a thread still runs one of the domain's vCPUs; the host clears the tag when it has ended it. */
@@ -234,6 +245,6 @@ const freeSpecial = (hypervisor: Hypervisor, slot: number): void => {
   freeGrantTable(hypervisor, slot);
   const target = domains.target[slot]!;
   domains.target[slot] = 0;
-  if (target !== 0) Atomics.sub(domains.references, target - 1, 1);
+  if (target !== 0) dropDomain(hypervisor, target - 1);
   if (consoles.finish(slot, platform.now())) hypervisor.attention.raise(ATTENTION_CONSOLE);
 };

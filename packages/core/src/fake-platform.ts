@@ -33,6 +33,8 @@ export class FakePlatform implements Platform {
   doorbells = 0;
   /** Calls of `wake` so far. */
   wakes = 0;
+  /** Bytes of tables that were given back so far. */
+  discardedBytes = 0;
   /** Called in place of sleeping: the rest of the world moves on. */
   onWait: ((wait: FakeWait) => void) | undefined = undefined;
 
@@ -63,6 +65,11 @@ export class FakePlatform implements Platform {
   ringDoorbell(): void {
     this.doorbells += 1;
   }
+
+  discardTable = (buffer: ArrayBufferLike, byteOffset: number, byteLength: number): void => {
+    new Uint8Array(buffer, byteOffset, byteLength).fill(0);
+    this.discardedBytes += byteLength;
+  };
 
   parkForever(): never {
     throw new ParkedError("parked for ever");

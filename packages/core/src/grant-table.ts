@@ -84,6 +84,15 @@ export class GrantTable {
     return slot * this.refsMax + ref;
   }
 
+  /** What the rows of a slot take of the memory: one piece of each column. */
+  rowsOf(slot: number): Uint32Array[] {
+    const { pin, grantee, frame, gfn, mode, first, notify } = this;
+    const start = this.row(slot, 0);
+    return [pin, grantee, frame, gfn, mode, first, notify].map((column) =>
+      column.subarray(start, start + this.refsMax),
+    );
+  }
+
   /** References that the table of the domain in `slot` has now. */
   refCount(slot: number): number {
     return Atomics.load(this.frameCount, slot) * REFS_PER_FRAME;

@@ -73,6 +73,11 @@ export class P2m {
     return gfn >= 0 && gfn < this.gfnCount ? this.entries[slot * this.gfnCount + gfn]! : P2M_HOLE;
   }
 
+  /** All entries of a slot. */
+  rowsOf(slot: number): Uint32Array {
+    return this.entries.subarray(this.at(slot, 0), this.at(slot + 1, 0));
+  }
+
   /** Whether `count` (> 0) frames from `gfn` exist. The sum cannot wrap: both are below 2^53. */
   contains(gfn: number, count = 1): boolean {
     return gfn >= 0 && count > 0 && gfn + count <= this.gfnCount;

@@ -36,6 +36,12 @@ export interface Platform {
   /** Tells the control domain's thread that its attention word is no longer zero. Called at most once per change from 0. */
   ringDoorbell(): void;
   /**
+   * Gives memory of a table back to the host, as far as it is whole pages, which read as zeros afterwards. `buffer` is
+   * that of the p2m or of the grants in `HypervisorStorage`; nobody uses the bytes meanwhile. Asked of the control
+   * domain's thread only; one that cannot leaves it out.
+   */
+  readonly discardTable?: (buffer: ArrayBufferLike, byteOffset: number, byteLength: number) => void;
+  /**
    * Called by a vCPU that must never run guest code again. On a vCPU thread it does not return (the thread is
    * terminated by its owner); in a simulation it throws.
    */

@@ -2,6 +2,7 @@ import { EINVAL, ENOSPC, ESRCH } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { attachSpace } from "../src/address-space.ts";
+import { ATTENTION_REQUEST } from "../src/attention.ts";
 import { freeFrameCount } from "../src/buddy.ts";
 import { createDomain } from "../src/domain-create.ts";
 import { crashDomain, setMaxPages } from "../src/domain-ops.ts";
@@ -128,9 +129,49 @@ describe("destruction", () => {
     assert.equal(hypervisor.domains.totPages[guest.slot], 1);
     assert.equal(hypervisor.domains.slotOf(guest.domid), guest.slot);
     assert.equal(reapDomains(hypervisor), 1);
+    hypervisor.attention.take();
     putFrame(hypervisor, held);
+    assert.equal(hypervisor.attention.take(), ATTENTION_REQUEST, "the control domain is told that it can go on");
     assert.equal(reapDomains(hypervisor), 0);
     assert.equal(hypervisor.domains.slotOf(guest.domid), -1);
+    machine.check();
+  });
+
+  it("the memory of a domain's tables goes back to the host with its slot, however late that is", () => {
+    const machine = new Machine();
+    const { hypervisor, parts } = machine;
+    const guest = machine.guest();
+    const held = getFrame(hypervisor, guest.slot, 1);
+    hypervisor.grants.gfn[hypervisor.grants.row(guest.slot, 5)] = 77;
+    destroyWholly(machine, guest);
+    assert.equal(parts.platform.discardedBytes, 0, "a zombie keeps them");
+    putFrame(hypervisor, held);
+    reapDomains(hypervisor);
+    const { gfnCount, grantFramesMax } = hypervisor.geometry;
+    assert.equal(parts.platform.discardedBytes, 4 * (gfnCount + 7 * 512 * grantFramesMax));
+    const rows = [hypervisor.p2m.rowsOf(guest.slot), ...hypervisor.grants.rowsOf(guest.slot)];
+    assert.ok(rows.every((row) => row.every((word) => word === 0)));
+    machine.check();
+  });
+
+  it("a domain that is retired is looked at again until every vCPU was outside", () => {
+    const machine = new Machine();
+    const { hypervisor, parts } = machine;
+    const guest = machine.guest();
+    const witness = machine.guest();
+    const held = getFrame(hypervisor, guest.slot, 1);
+    destroyWholly(machine, guest);
+    hypervisor.attention.take();
+    putFrame(hypervisor, held);
+    enterGate(hypervisor.vcpus.gate, witness.cpu.index, parts.platform);
+    for (let turn = 0; turn < 3; turn += 1) {
+      assert.equal(hypervisor.attention.take(), ATTENTION_REQUEST);
+      assert.equal(reapDomains(hypervisor), 1);
+    }
+    leaveGate(hypervisor.vcpus.gate, witness.cpu.index, parts.platform);
+    assert.equal(hypervisor.attention.take(), ATTENTION_REQUEST);
+    assert.equal(reapDomains(hypervisor), 0);
+    assert.equal(hypervisor.attention.take(), 0);
     machine.check();
   });
 

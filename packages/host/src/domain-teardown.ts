@@ -13,7 +13,7 @@ const SLICE_FRAMES = 65_536;
 const WORKING_STAGES: readonly (ReapStage | undefined)[] = ["events", "memory"];
 /** Looks at what is waited for before looking once a millisecond: grace periods end within one hypercall of others. */
 const QUICK_WAITS = 100;
-/** Other domains may keep a dead domain's row for long; nobody waits for that. */
+/** Other domains may keep a dead domain's row for long; nobody waits for that. Its last reference calls attention. */
 const ZOMBIE_TURNS = 20;
 
 /** Takes the domain in `slot` apart. `stopThreads` ends its threads and whatever they write to. */
@@ -23,7 +23,7 @@ export const dismantle = async (
   space: AddressSpace | undefined,
   stopThreads: () => Promise<void>,
 ): Promise<void> => {
-  const { hypervisor, machine, spaces } = context;
+  const { hypervisor, spaces } = context;
   const { domains } = hypervisor;
   const generation = domains.generation[slot]!;
   beginDestroy(hypervisor, slot);
@@ -39,5 +39,4 @@ export const dismantle = async (
     await nextTurn();
     reapDomains(hypervisor);
   }
-  if (domains.stateOf(slot) === "free") machine.discardP2m(slot);
 };

@@ -8,7 +8,6 @@
 import { EventEmitter } from "node:events";
 import { GNTST_okay, XenolithError } from "@xenolith/abi";
 import {
-  ATTENTION_REQUEST,
   BATCH_MAX,
   DOM0_SLOT,
   dropMapping,
@@ -150,8 +149,6 @@ export class MappedGrants implements Disposable {
     const { context, place, refs } = this.#parts;
     givePlace(context, place, refs.length);
     this.#parts.onUnmapped(this);
-    // The other domain may be waiting for nothing else to disappear.
-    if (!this.#isThere()) context.hypervisor.attention.raise(ATTENTION_REQUEST);
   }
 
   [Symbol.dispose](): void {

@@ -117,6 +117,7 @@ const attachHypervisor = (
     ringDoorbell: () => late.ring(),
     canPark: false,
     whileWaiting: () => late.recover(),
+    discardTable: machine.discardTable,
   });
   return new Hypervisor(machine.storage, { platform, tag: CONTROL_TAG, fastBank: fastBank(machine.bankBases) });
 };

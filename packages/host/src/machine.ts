@@ -56,7 +56,7 @@ export class Machine {
   /** Host address of each bank's direct map. */
   readonly bankBases: readonly number[];
   readonly #memories: readonly WebAssembly.Memory[];
-  readonly #p2mBase: number;
+  readonly #tableBases: ReadonlyMap<ArrayBufferLike, number>;
 
   /** Throws `SystemCallError` when the kernel refuses a file or a mapping. */
   constructor(geometry: Geometry) {
@@ -77,7 +77,6 @@ export class Machine {
     this.bankFds = bankFds;
     this.bankBases = memories.map(baseAddress);
     this.#memories = [...memories, p2m];
-    this.#p2mBase = baseAddress(p2m);
     const control = createTableMemory(controlBytes(geometry));
     const grants = createTableMemory(grantBytes(geometry));
     this.storage = {
@@ -88,13 +87,17 @@ export class Machine {
       banks: memories.map(sharedBufferOf),
       memories: { control, banks: memories },
     };
+    this.#tableBases = new Map([p2m, grants].map((memory) => [memory.buffer, baseAddress(memory)]));
   }
 
-  /** Gives the host back the p2m pages of a slot whose entries are all 0 again. */
-  discardP2m(slot: number): void {
-    const bytes = this.storage.geometry.gfnCount * 4;
-    assert(advise(this.#p2mBase + slot * bytes, bytes, Advice.DONTNEED) === 0);
-  }
+  /** Gives the host back the whole pages of a part of the p2m or of the grants: `Platform.discardTable`. */
+  discardTable = (buffer: ArrayBufferLike, byteOffset: number, byteLength: number): void => {
+    const base = this.#tableBases.get(buffer);
+    assert(base !== undefined);
+    const start = Math.ceil(byteOffset / FRAME_BYTES) * FRAME_BYTES;
+    const lengthBytes = Math.floor((byteOffset + byteLength) / FRAME_BYTES) * FRAME_BYTES - start;
+    if (lengthBytes > 0) assert(advise(base + start, lengthBytes, Advice.DONTNEED) === 0);
+  };
 
   /**
    * Closes the bank files. The machine's memory goes back to the host when the last thread has dropped its views of

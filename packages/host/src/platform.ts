@@ -22,6 +22,8 @@ export interface PlatformParts {
    * can free the locks of a thread that died: it must not wait for one.
    */
   readonly whileWaiting?: () => void;
+  /** See {@link Platform}. */
+  readonly discardTable?: NonNullable<Platform["discardTable"]>;
 }
 
 /** A thread with something to look after waits this long at a time. */
@@ -30,6 +32,7 @@ const WAIT_SLICE_MS = 20;
 /** {@link Platform} of one thread of this process. */
 export class ThreadPlatform implements Platform {
   readonly mmu: Mmu;
+  readonly discardTable: NonNullable<Platform["discardTable"]>;
   readonly #clock: HostClock;
   readonly #ringDoorbell: () => void;
   readonly #canPark: boolean;
@@ -37,6 +40,7 @@ export class ThreadPlatform implements Platform {
 
   constructor(parts: PlatformParts) {
     this.mmu = parts.mmu;
+    this.discardTable = parts.discardTable ?? ((): void => {});
     this.#clock = new HostClock(parts.epochNs, parts.isHurried);
     this.#ringDoorbell = parts.ringDoorbell;
     this.#canPark = parts.canPark;

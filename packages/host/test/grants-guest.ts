@@ -44,6 +44,11 @@ const image = guest(`(module
       (br_if $again (i32.eqz (i32.load (i32.const 256))))))
   (func (export "crash") unreachable))`);
 
+interface MapOptions {
+  readonly readOnly?: boolean;
+  readonly revokable?: boolean;
+}
+
 /** One such guest. */
 export class Puppet {
   readonly domain: Domain;
@@ -68,8 +73,13 @@ export class Puppet {
 
   /** Grants its frame `gfn` to dom0. */
   grant(ref: number, gfn: number, flags = 0): void {
+    this.grantTo(0, ref, gfn, flags);
+  }
+
+  /** Grants its frame `gfn` to the domain called `domid`. */
+  grantTo(domid: number, ref: number, gfn: number, flags = 0): void {
     this.domain.write(TABLE + ref * 8 + 4, bytesOf([gfn]));
-    this.domain.write(TABLE + ref * 8, bytesOf([GTF_permit_access | flags]));
+    this.domain.write(TABLE + ref * 8, bytesOf([GTF_permit_access | flags | (domid << 16)]));
   }
 
   /** The flags of its shared entry. */
@@ -90,9 +100,14 @@ export class Puppet {
   }
 
   /** Maps a page of dom0's at `address`; returns the status and the handle. */
-  async map(ref: number, address: number, options: { readOnly?: boolean; revokable?: boolean } = {}): Promise<Mapped> {
+  map(ref: number, address: number, options: MapOptions = {}): Promise<Mapped> {
+    return this.mapFrom(0, ref, address, options);
+  }
+
+  /** Maps a page of the domain called `domid`. */
+  async mapFrom(domid: number, ref: number, address: number, options: MapOptions = {}): Promise<Mapped> {
     const flags = GNTMAP_host_map | (options.readOnly === true ? GNTMAP_readonly : 0);
-    const words = [address, 0, flags, ref, 0, 0, 0, 0, 0xffff_ffff];
+    const words = [address, 0, flags, ref, domid, 0, 0, 0, 0xffff_ffff];
     const operation = options.revokable === true ? GNTTABOP_map_revokable : GNTTABOP_map_grant_ref;
     await this.#ask("grants", [operation], words);
     const handle = wordAt(this.domain.read(ARGUMENTS + 20, 4));
