@@ -9,7 +9,6 @@
 import { ENOSPC } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { awaitReaders } from "./gate.ts";
-import { ZERO_FRAME } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
   isGuestWritable,
@@ -78,13 +77,9 @@ export const rehookRun = (
 export const unhookRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number =>
   place(hypervisor, slot, { gfn, mfn: 0, count, type: P2M_HOLE, urgent }, false);
 
-/** Makes `count` gfns from `gfn` read as zeros and be nobody's to write; otherwise as `unhookRun`. */
-export const zeroRun = (hypervisor: Hypervisor, slot: number, gfn: number, count: number, urgent = false): number =>
-  place(hypervisor, slot, { gfn, mfn: ZERO_FRAME, count, type: P2M_ZERO, urgent }, false);
-
 /**
- * As `hookRun`, `unhookRun` (type P2M_HOLE) or `zeroRun` (P2M_ZERO) by its type, for a range that is known to be one run
- * of holes, of zeros, or of one extent: takes no time for looking at each entry. Under the slot's p2m lock.
+ * As `hookRun`, or `unhookRun` (type P2M_HOLE), or lets it read as zeros (P2M_ZERO), for a range that is known to be one
+ * run of holes, of zeros, or of one extent: takes no time for looking at each entry. Under the slot's p2m lock.
  */
 export const switchRun = (hypervisor: Hypervisor, slot: number, placement: Placement): number =>
   place(hypervisor, slot, placement, true);

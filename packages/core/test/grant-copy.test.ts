@@ -31,7 +31,7 @@ const copyUnaudited = (caller: Guest): number => {
 };
 
 describe("GNTTABOP_copy", () => {
-  it("C1: of no bytes is okay, and nothing is checked", () => {
+  it("copy 1: of no bytes is okay, and nothing is checked", () => {
     const { machine, caller } = pair();
     const nonsense: Copy = { from: { ref: 0xffff_ffff, domid: 77 }, to: { gfn: 99_999, domid: 5, offset: 65_535 } };
     assert.equal(copy(machine, caller, { ...nonsense, length: 0 }), abi.GNTST_okay);
@@ -125,7 +125,7 @@ describe("GNTTABOP_copy", () => {
     });
   }
 
-  it("C9: what is copied to may be written", () => {
+  it("copy 9: what is copied to may be written", () => {
     const { machine, granter, caller } = granted();
     const { domid } = granter;
     makeReadOnly(machine, caller, 4);
@@ -146,7 +146,7 @@ describe("GNTTABOP_copy", () => {
     unmapEntry(machine, caller, handle, 20);
   });
 
-  it("C10: neither end leaves its page, which is looked at after both are known to be good", () => {
+  it("copy 10: neither end leaves its page, which is looked at after both are known to be good", () => {
     const { machine, caller, remote } = granted();
     const ends: readonly (readonly [number, number, number])[] = [
       [1, 0, 4096],
@@ -173,7 +173,7 @@ describe("GNTTABOP_copy", () => {
     assert.equal(copy(machine, caller, { from: remote(), to: { gfn: 3 }, length: 4096 }), abi.GNTST_okay);
   });
 
-  it("C11: there are no parts of pages in version 1: an entry that says so is refused", () => {
+  it("copy 11: there are no parts of pages in version 1: an entry that says so is refused", () => {
     const { machine, caller, remote } = granted(GTF_permit_access | abi.GTF_sub_page);
     assert.equal(copy(machine, caller, { from: remote(), to: { gfn: 3 } }), abi.GNTST_general_error);
   });
@@ -213,7 +213,7 @@ describe("GNTTABOP_copy", () => {
     assert.equal(flagsOf(machine, third, 20), GTF_permit_access);
   });
 
-  it("C6: the owner sees its entry in use while bytes are moved, and not afterwards", () => {
+  it("copy 6: the owner sees its entry in use while bytes are moved, and not afterwards", () => {
     for (const [isRead, bits] of [
       [true, GTF_reading],
       [false, GTF_reading | GTF_writing],
@@ -236,7 +236,7 @@ describe("GNTTABOP_copy", () => {
     }
   });
 
-  it("C6: of a pinned entry the frame counts that it was pinned with", () => {
+  it("copy 6: of a pinned entry the frame counts that it was pinned with", () => {
     const { machine, granter, caller, theirs, remote } = granted();
     const flags = abi.GNTMAP_host_map | abi.GNTMAP_readonly;
     const handle = mapEntry(machine, caller, { granter, ref: REF, gfn: 20, flags });
@@ -255,7 +255,7 @@ describe("GNTTABOP_copy", () => {
     assert.equal(flagsOf(machine, granter, REF), GTF_permit_access);
   });
 
-  it("C6: a counter that is full refuses a copy too", () => {
+  it("copy 6: a counter that is full refuses a copy too", () => {
     const { machine, granter, caller, remote } = granted();
     const { grants } = machine.hypervisor;
     const handle = mapEntry(machine, caller, { granter, ref: REF, gfn: 20, flags: abi.GNTMAP_host_map });

@@ -12,7 +12,7 @@ import { poke } from "./machine.ts";
 const { GNTST_okay, GNTST_general_error, GNTST_bad_domain, GNTST_bad_gntref, GNTST_no_space, GNTST_bad_page } = abi;
 
 describe("map_grant_ref, rule by rule", () => {
-  it("M1: a mapping that is neither for the host nor for a device: bad_gntref", () => {
+  it("map 1: a mapping that is neither for the host nor for a device: bad_gntref", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     assert.equal(machine.map(mapper, granter, { flags: READ_ONLY }).status, GNTST_bad_gntref);
@@ -20,7 +20,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter).status, GNTST_okay);
   });
 
-  it("M2: device_map, application_map and contains_pte of a guest: general_error", () => {
+  it("map 2: device_map, application_map and contains_pte of a guest: general_error", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     for (const flag of [abi.GNTMAP_device_map, abi.GNTMAP_application_map, abi.GNTMAP_contains_pte]) {
@@ -30,14 +30,14 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter).status, GNTST_okay);
   });
 
-  it("M3: a granter that does not exist, DOMID_SELF and every reserved domid: bad_domain", () => {
+  it("map 3: a granter that does not exist, DOMID_SELF and every reserved domid: bad_domain", () => {
     const { machine, mapper } = pair();
     for (const dom of [0x123, 0x7fef, abi.DOMID_SELF, abi.DOMID_IO, abi.DOMID_XEN, abi.DOMID_COW, abi.DOMID_INVALID]) {
       assert.equal(machine.map(mapper, dom, { ref: 0xffff_ffff }).status, GNTST_bad_domain, `${dom}`);
     }
   });
 
-  it("M3: the caller's own number is allowed: a domain may map its own grant", () => {
+  it("map 3: the caller's own number is allowed: a domain may map its own grant", () => {
     const { machine, mapper } = pair();
     machine.grant(mapper, 8, mapper, 1);
     const mapped = machine.map(mapper, mapper);
@@ -46,7 +46,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.unmap(mapper, mapped.handle, HOLE), GNTST_okay);
   });
 
-  it("M4: the default policy refuses nobody a mapping of what it was granted", () => {
+  it("map 4: the default policy refuses nobody a mapping of what it was granted", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     machine.grant(granter, 9, 0, 1);
@@ -54,7 +54,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(machine.dom0, granter, { ref: 9 }).status, GNTST_okay);
   });
 
-  it("M5: no handle left: no_space, before the reference is looked at", () => {
+  it("map 5: no handle left: no_space, before the reference is looked at", () => {
     const machine = new GrantMachine();
     const granter = machine.guest();
     const mapper = machine.guest({ maptrackFramesMax: 1 });
@@ -78,7 +78,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { gfn: HOLE }).status, GNTST_okay);
   });
 
-  it("M5: an entry of a list that fails leaves its handle to the next one", () => {
+  it("map 5: an entry of a list that fails leaves its handle to the next one", () => {
     const machine = new GrantMachine();
     const granter = machine.guest();
     const mapper = machine.guest({ maptrackFramesMax: 1 });
@@ -104,7 +104,7 @@ describe("map_grant_ref, rule by rule", () => {
     );
   });
 
-  it("M6: a reference beyond the granter's table: bad_gntref", () => {
+  it("map 6: a reference beyond the granter's table: bad_gntref", () => {
     const { machine, granter, mapper } = pair();
     for (const ref of [512, 513, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]) {
       assert.equal(machine.map(mapper, granter, { ref }).status, GNTST_bad_gntref);
@@ -113,7 +113,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { ref: 511 }).status, GNTST_okay);
   });
 
-  it("M7: an entry in use by another grantee: general_error, whatever the entry says now", () => {
+  it("map 7: an entry in use by another grantee: general_error, whatever the entry says now", () => {
     const { machine, granter, mapper } = pair();
     const other = machine.guest();
     machine.grant(granter, 8, mapper, 1);
@@ -123,7 +123,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { gfn: HOLE + 1 }).status, GNTST_okay);
   });
 
-  it("M7: at most 128 mappings of one kind of one reference", () => {
+  it("map 7: at most 128 mappings of one kind of one reference", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     const wishes = Array.from({ length: 128 }, (_, index) => ({ gfn: HOLE + index, flags: HOST | READ_ONLY }));
@@ -136,7 +136,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { gfn: 300 }).status, GNTST_okay);
   });
 
-  it("M8: an entry that permits no access, or somebody else: general_error", () => {
+  it("map 8: an entry that permits no access, or somebody else: general_error", () => {
     const { machine, granter, mapper } = pair();
     const types = [abi.GTF_invalid, abi.GTF_accept_transfer, abi.GTF_transitive, RW | abi.GTF_sub_page];
     for (const type of types) {
@@ -152,7 +152,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { flags: HOST | READ_ONLY }).status, GNTST_okay);
   });
 
-  it("M8: the first writable mapping of an entry mapped for reading looks at its flags again", () => {
+  it("map 8: the first writable mapping of an entry mapped for reading looks at its flags again", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     assert.equal(machine.map(mapper, granter, { flags: HOST | READ_ONLY }).status, GNTST_okay);
@@ -165,7 +165,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.use(granter, 8), "rw");
   });
 
-  it("M9: a gfn that is a hole, beyond the end, special or another domain's: bad_page, and no bit stays set", () => {
+  it("map 9: a gfn that is a hole, beyond the end, special or another domain's: bad_page, and no bit stays set", () => {
     const { machine, granter, mapper } = pair();
     const { hypervisor } = machine;
     assert.equal(addToPhysmap(hypervisor, granter.slot, abi.XENMAPSPACE_shared_info, 0, 40), 0);
@@ -180,13 +180,13 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { ref: 9, gfn: 70 }).status, GNTST_okay);
   });
 
-  it("M10: no gfn is ever paged out: eagain does not occur, bad_page does", () => {
+  it("map 10: no gfn is ever paged out: eagain does not occur, bad_page does", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, HOLE);
     assert.equal(machine.map(mapper, granter).status, GNTST_bad_page);
   });
 
-  it("M11: a dying granter: general_error", () => {
+  it("map 11: a dying granter: general_error", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     machine.grant(granter, 9, mapper, 2);
@@ -201,7 +201,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.use(granter, 9), "");
   });
 
-  it("M11: a frame with as many references as it can have: general_error, and no bit stays set", () => {
+  it("map 11: a frame with as many references as it can have: general_error, and no bit stays set", () => {
     const { machine, granter, mapper } = pair();
     const { frames } = machine.hypervisor;
     const mfn = machine.frame(granter, 1);
@@ -216,7 +216,7 @@ describe("map_grant_ref, rule by rule", () => {
     GrantMachine.prototype.check.call(machine);
   });
 
-  it("M12: unknown flags, or an address beyond the end: general_error, and everything is undone", () => {
+  it("map 12: unknown flags, or an address beyond the end: general_error, and everything is undone", () => {
     const { machine, granter, mapper } = pair();
     const mfn = machine.frame(granter, 1);
     machine.grant(granter, 8, mapper, 1);
@@ -236,7 +236,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.equal(machine.map(mapper, granter, { hostAddress: end - 1 }).status, GNTST_okay);
   });
 
-  it("M12: what the page table refuses is general_error, what the budget of mappings does not allow no_space", () => {
+  it("map 12: what the page table refuses is general_error, what the budget of mappings does not allow no_space", () => {
     const machine = new GrantMachine();
     const granter = machine.guest();
     const mapper = machine.guest({ vmaBudget: 8 });
@@ -251,7 +251,7 @@ describe("map_grant_ref, rule by rule", () => {
     assert.ok(statuses.every((status) => status === GNTST_okay || status === GNTST_no_space));
   });
 
-  it("M13: okay: the same frame stands in both domains, and stores are seen at once both ways", () => {
+  it("map 13: okay: the same frame stands in both domains, and stores are seen at once both ways", () => {
     const { machine, granter, mapper } = pair();
     machine.grant(granter, 8, mapper, 1);
     const { status, handle, deviceAddress } = machine.map(mapper, granter);
