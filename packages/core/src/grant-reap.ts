@@ -12,16 +12,21 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { releaseMaptrack } from "./maptrack.ts";
 import { HANDLES_PER_PAGE, MAPPING_FREE } from "./maptrack-table.ts";
 
+/** What ending a mapping costs, in handles and references that nothing has to be done for. */
+const MAPPING_COST = 16;
+
 /**
- * Goes on with the grants of the domain in `slot`, at most `budget` handles and references at a time; returns whether all
- * is done. `reapCursor` counts those that are.
+ * Goes on with the grants of the domain in `slot`, at most `budget` handles and references at a time, of which a mapping
+ * counts as many; returns whether all is done. `reapCursor` counts those that are.
  */
 export const reapGrants = (hypervisor: Hypervisor, slot: number, budget: number): boolean => {
   const { domains, grants, maptrack } = hypervisor;
   const handles = maptrack.frameCount[slot]! * HANDLES_PER_PAGE;
   const end = handles + grants.refCount(slot);
-  for (let left = budget; left > 0 && domains.reapCursor[slot]! < end; left -= 1) {
+  for (let left = budget; left > 0 && domains.reapCursor[slot]! < end;) {
     const at = domains.reapCursor[slot]!;
+    const isFree = at < handles && maptrack.state[maptrack.row(slot, handles - 1 - at)] === MAPPING_FREE;
+    left -= at < handles && !isFree ? MAPPING_COST : 1;
     // The highest handle first; then the references.
     const isDone =
       at < handles ? reapHandle(hypervisor, slot, handles - 1 - at) : reapRef(hypervisor, slot, at - handles);

@@ -127,6 +127,27 @@ describe("the end of a domain (3.10)", () => {
     assert.equal(machine.unmap(mapper, handle, HOLE), GNTST_okay);
   });
 
+  it("a mapper with many mappings ends in slices, few mappings in each: the control domain has its turn between", () => {
+    const { machine, granter, mapper } = pair();
+    const { hypervisor } = machine;
+    const { maptrack } = hypervisor;
+    machine.grant(granter, 8, mapper, 1);
+    machine.mapAll(
+      mapper,
+      granter,
+      Array.from({ length: 60 }, (_, index) => ({ gfn: HOLE + index })),
+    );
+    assert.equal(beginDestroy(hypervisor, mapper.slot), 0);
+    let most = 0;
+    for (let live = 60; live > 0; live = maptrack.liveCount[mapper.slot]!) {
+      continueDestroy(hypervisor, mapper.slot, 64);
+      most = Math.max(most, live - maptrack.liveCount[mapper.slot]!);
+    }
+    assert.equal(most, 4);
+    machine.destroy(mapper);
+    assert.equal(machine.use(granter, 8), "");
+  });
+
   it("both ends of a mapping die, in either order and at once", () => {
     for (const order of [0, 1, 2]) {
       const { machine, granter, mapper } = pair();
