@@ -1,7 +1,7 @@
 /**
  * Puts the parts of a host together.
  */
-import { addonPath, platformRefusal, thisPlatform } from "@xenolith/sys";
+import { addonPath, exitGuard, platformRefusal, thisPlatform } from "@xenolith/sys";
 import { XenolithError } from "@xenolith/abi";
 import { DOM0_SLOT, dmaSlot, Hypervisor, initialise } from "@xenolith/core";
 import { AddressSpacePool } from "./address-space-pool.ts";
@@ -68,7 +68,7 @@ export const openParts = (options: HostOptions): HostParts => {
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
   const pool = new VcpuPool(
-    { storage, hostTable, bankFds, bankBases, softBases, epochNs, addonPath: addonPath() },
+    { storage, hostTable, bankFds, bankBases, softBases, epochNs, addonPath: addonPath(), exitGuard: exitGuard() },
     warmCount,
   );
   late.recover = () => {

@@ -21,6 +21,8 @@ export interface ThreadBoot {
   readonly epochNs: bigint;
   /** Where the FFI's compiled part is (see sys's `useAddon`). */
   readonly addonPath: string | undefined;
+  /** What the end of the process waits for (see sys's `useExitGuard`). */
+  readonly exitGuard: SharedArrayBuffer;
   /** Lock tag of the thread. */
   readonly tag: number;
   /** Whether no thread before it was found to be as expected (see sys's `threadMemory`). */

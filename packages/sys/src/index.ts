@@ -35,6 +35,7 @@ export type { DirectoryEntry } from "./directory.ts";
 export { setTimes, setTimesBeneath, statusBeneath, statusOf } from "./file-status.ts";
 export type { FileStatus, TimeChange, TimeChanges } from "./file-status.ts";
 export { IoVector } from "./io-vector.ts";
+export { exitGuard, useExitGuard } from "./exit-guard.ts";
 export { addonPath, addressOf, NativeBuffer, useAddon } from "./libc.ts";
 export {
   forbidCoreDumps,

@@ -12,6 +12,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
 import { sep } from "node:path";
+import { guarded } from "./exit-guard.ts";
 import { lazily } from "./lazily.ts";
 import { systemCallNumbers } from "./platform.ts";
 
@@ -29,7 +30,7 @@ let knownAddon: string | undefined;
 /** koffi, loaded on first use: it takes 15 ms once per process, which commands that map nothing should not pay. */
 export const koffi = lazily((): Koffi => {
   systemCallNumbers();
-  return (knownAddon === undefined ? undefined : loadAddon(knownAddon)) ?? loadPackage();
+  return guarded(() => (knownAddon === undefined ? undefined : loadAddon(knownAddon)) ?? loadPackage());
 });
 
 const loadPackage = (): Koffi => {
@@ -69,7 +70,7 @@ const library = lazily(() => koffi().load(null));
 
 /** Binds one function on first use, from its C declaration. */
 export const bind = (declaration: string): (() => NativeFunction) =>
-  lazily((): NativeFunction => library().func(declaration));
+  lazily((): NativeFunction => guarded(() => library().func(declaration)));
 
 /**
  * The result of a C function that returns -1 on failure: the result itself, or the negative errno.

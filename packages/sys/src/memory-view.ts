@@ -1,5 +1,6 @@
 /** Between JavaScript's view of memory and addresses. */
 import assert from "node:assert/strict";
+import { guarded } from "./exit-guard.ts";
 import { addressOf, koffi } from "./libc.ts";
 
 /**
@@ -23,5 +24,5 @@ export const viewMemory = (address: number, lengthBytes: number): ArrayBuffer =>
   assert(Number.isSafeInteger(address) && address > 0);
   assert(Number.isSafeInteger(lengthBytes) && lengthBytes > 0 && lengthBytes <= 2 ** 32);
   // SAFETY: koffi wraps the range and frees nothing when the buffer dies; the caller keeps the range mapped.
-  return koffi().view(BigInt(address), lengthBytes);
+  return guarded(() => koffi().view(BigInt(address), lengthBytes));
 };
