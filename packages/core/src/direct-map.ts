@@ -28,9 +28,6 @@ export class DirectMap {
   readonly frameMask: number;
   /** 1 / bankBytes: exact, and cheaper to multiply with. */
   readonly #inverse: number;
-  /** log2 of the frames of a bank, and their number less one. */
-  readonly #bankShift: number;
-  readonly #frameMask: number;
   /**
    * Views for bulk copies: the thread's non-shared ones, which copy as memmove does, or else the shared ones. A bank's
    * is made when it is first needed: the engine answers each one with a collection of its heap.
@@ -58,8 +55,6 @@ export class DirectMap {
     this.frameShift = Math.log2(this.bankBytes / FRAME_BYTES);
     this.frameMask = 2 ** this.frameShift - 1;
     this.#inverse = 1 / this.bankBytes;
-    this.#bankShift = Math.log2(this.bankBytes / FRAME_BYTES);
-    this.#frameMask = this.bankBytes / FRAME_BYTES - 1;
     this.#fastBank = fastBank;
     this.#bulk = banks.map(() => undefined);
     this.#buffers = banks.map(() => undefined);
@@ -184,8 +179,8 @@ export class DirectMap {
    * leaves its bank. For copies from frame to frame: it makes no view.
    */
   copyBetween(to: number, toOffset: number, from: number, fromOffset: number, sizeBytes: number): void {
-    const shift = this.#bankShift;
-    const mask = this.#frameMask;
+    const shift = this.frameShift;
+    const mask = this.frameMask;
     const bank = to >>> shift;
     if (bank === from >>> shift) {
       this.words[bank]!.copy(((to & mask) << 12) | toOffset, ((from & mask) << 12) | fromOffset, sizeBytes);

@@ -47,7 +47,7 @@ export const watchAtomics = (body: () => void, observe: () => void): void => {
 };
 
 /** Counts the locks that `hypervisor` holds, from the moment a lock is taken until the moment it is free again. */
-const countLocks = (hypervisor: Hypervisor): { readonly held: () => number } => {
+export const countLocks = (hypervisor: Hypervisor): { readonly held: () => number } => {
   const { locks } = hypervisor;
   const acquire = locks.acquire.bind(locks);
   const release = locks.release.bind(locks);

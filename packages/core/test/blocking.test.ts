@@ -16,7 +16,7 @@ import { createCpu } from "../src/hypercall.ts";
 import type { Hypervisor } from "../src/hypervisor.ts";
 import { bringUp, takeDown } from "../src/vcpu-life.ts";
 import { VCPU_DOWN } from "../src/vcpu-table.ts";
-import { otherThread, watchAtomics } from "./advisories-kit.ts";
+import { countLocks, otherThread, watchAtomics } from "./advisories-kit.ts";
 import * as kit from "./events-kit.ts";
 import { Machine, pokeWords } from "./machine.ts";
 
@@ -52,25 +52,8 @@ const race = (about: Race): number => {
   }
 };
 
-/** Counts the locks that `hypervisor` holds, from the moment a lock is taken until the moment it is free again. */
-const countLocks = (hypervisor: Hypervisor): (() => number) => {
-  const { locks } = hypervisor;
-  const acquire = locks.acquire.bind(locks);
-  const release = locks.release.bind(locks);
-  let held = 0;
-  locks.acquire = (lock) => {
-    acquire(lock);
-    held += 1;
-  };
-  locks.release = (lock) => {
-    release(lock);
-    held -= 1;
-  };
-  return () => held;
-};
-
 const raceAt = ({ sleep, wake, takesLocks = false }: Race, made: World, at: number): number => {
-  const held = countLocks(made.hypervisor);
+  const { held } = countLocks(made.hypervisor);
   let point = 0;
   let hasWoken = false;
   const act = (): void => {
@@ -177,7 +160,7 @@ describe("what two vCPUs do at once comes out as if one had been first", () => {
     for (let at = 0, points = 1; at < points; at += 1) {
       const made = world();
       points = 0;
-      const held = countLocks(made.hypervisor);
+      const { held } = countLocks(made.hypervisor);
       let isInside = false;
       watchAtomics(
         () => victim(made),

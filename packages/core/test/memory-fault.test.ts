@@ -3,15 +3,17 @@ import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { outstandingClaims, setClaim } from "../src/accounting.ts";
 import {
+  PAGE,
   addGuest,
+  addPage,
   createWorld,
   decrease,
   fillReservation,
   memoryOp,
   ownedPages,
-  PAGE,
   populate,
   range,
+  removePage,
   settle,
   writeArgument,
   writeList,
@@ -23,24 +25,6 @@ const sight = (world: World, guest: Guest): string =>
   range(0, 64)
     .map((gfn) => `${world.mmu.frameAt(guest.base, gfn)}:${world.mmu.read(guest.base, gfn * PAGE)}`)
     .join(" ");
-
-const addPage = (guest: Guest, space: number, idx: number, gpfn: number): number => {
-  writeArgument(guest, abi.xen_add_to_physmap.sizeBytes, (view) => {
-    abi.xen_add_to_physmap.domid.set(view, 0, abi.DOMID_SELF);
-    abi.xen_add_to_physmap.space.set(view, 0, space);
-    abi.xen_add_to_physmap.idx.set(view, 0, idx);
-    abi.xen_add_to_physmap.gpfn.set(view, 0, gpfn);
-  });
-  return memoryOp(guest, abi.XENMEM_add_to_physmap);
-};
-
-const removePage = (guest: Guest, gpfn: number): number => {
-  writeArgument(guest, abi.xen_remove_from_physmap.sizeBytes, (view) => {
-    abi.xen_remove_from_physmap.domid.set(view, 0, abi.DOMID_SELF);
-    abi.xen_remove_from_physmap.gpfn.set(view, 0, gpfn);
-  });
-  return memoryOp(guest, abi.XENMEM_remove_from_physmap);
-};
 
 const exchange = (guest: Guest, given: number[], taken: number[], order: number, givenOrder = 0): number => {
   const lists = [writeList(guest, given), writeList(guest, taken, 4096)] as const;

@@ -171,3 +171,23 @@ const assertFreeIsZero = (world: World): void => {
       if (bank[word] !== 0n) assert.fail(`free frame ${mfn} is not zero`);
   }
 };
+
+/** XENMEM_add_to_physmap of a page of `space`; its result. */
+export const addPage = (guest: Guest, space: number, idx: number, gpfn: number): number => {
+  writeArgument(guest, abi.xen_add_to_physmap.sizeBytes, (view) => {
+    abi.xen_add_to_physmap.domid.set(view, 0, abi.DOMID_SELF);
+    abi.xen_add_to_physmap.space.set(view, 0, space);
+    abi.xen_add_to_physmap.idx.set(view, 0, idx);
+    abi.xen_add_to_physmap.gpfn.set(view, 0, gpfn);
+  });
+  return memoryOp(guest, abi.XENMEM_add_to_physmap);
+};
+
+/** XENMEM_remove_from_physmap of `gpfn`; its result. */
+export const removePage = (guest: Guest, gpfn: number): number => {
+  writeArgument(guest, abi.xen_remove_from_physmap.sizeBytes, (view) => {
+    abi.xen_remove_from_physmap.domid.set(view, 0, abi.DOMID_SELF);
+    abi.xen_remove_from_physmap.gpfn.set(view, 0, gpfn);
+  });
+  return memoryOp(guest, abi.XENMEM_remove_from_physmap);
+};

@@ -6,16 +6,18 @@ import { continueDestroy, beginDestroy } from "../src/index.ts";
 import { freeFrameCount } from "../src/buddy.ts";
 import { outstandingClaims, setClaim } from "../src/accounting.ts";
 import {
+  PAGE,
+  SYSTEM_PAGES,
   addGuest,
+  addPage,
   createWorld,
   decrease,
   fillReservation,
   memoryOp,
   ownedPages,
-  PAGE,
   populate,
+  removePage,
   settle,
-  SYSTEM_PAGES,
   writeArgument,
   writeList,
 } from "./memory-fixture.ts";
@@ -86,24 +88,6 @@ const modelExchange = (model: Model, given: readonly number[], taken: readonly n
   return done;
 };
 
-const physmap = (guest: Guest, from: number, to: number): number => {
-  writeArgument(guest, abi.xen_add_to_physmap.sizeBytes, (view) => {
-    abi.xen_add_to_physmap.domid.set(view, 0, abi.DOMID_SELF);
-    abi.xen_add_to_physmap.space.set(view, 0, abi.XENMAPSPACE_gmfn);
-    abi.xen_add_to_physmap.idx.set(view, 0, from);
-    abi.xen_add_to_physmap.gpfn.set(view, 0, to);
-  });
-  return memoryOp(guest, abi.XENMEM_add_to_physmap);
-};
-
-const remove = (guest: Guest, gpfn: number): number => {
-  writeArgument(guest, abi.xen_remove_from_physmap.sizeBytes, (view) => {
-    abi.xen_remove_from_physmap.domid.set(view, 0, abi.DOMID_SELF);
-    abi.xen_remove_from_physmap.gpfn.set(view, 0, gpfn);
-  });
-  return memoryOp(guest, abi.XENMEM_remove_from_physmap);
-};
-
 const exchange = (guest: Guest, given: readonly number[], taken: readonly number[]): number => {
   const lists = [writeList(guest, given), writeList(guest, taken, 4096)] as const;
   writeArgument(guest, abi.xen_memory_exchange.sizeBytes, (view) => {
@@ -125,11 +109,11 @@ const apply = (world: World, guest: Guest, model: Model, step: Step): void => {
   } else if (step.kind === "decrease") {
     assert.equal(decrease(guest, inside, { order: step.order }), modelDecrease(model, inside, size));
   } else if (step.kind === "move") {
-    assert.equal(physmap(guest, step.gfn, step.to) === 0, modelMove(model, step.gfn, step.to));
+    assert.equal(addPage(guest, abi.XENMAPSPACE_gmfn, step.gfn, step.to) === 0, modelMove(model, step.gfn, step.to));
   } else if (step.kind === "remove") {
     const isThere = model.pages.delete(step.gfn);
     if (isThere) model.unhooked += 1;
-    assert.equal(remove(guest, step.gfn), isThere ? 0 : -abi.ENOENT);
+    assert.equal(removePage(guest, step.gfn), isThere ? 0 : -abi.ENOENT);
   } else if (step.kind === "exchange") {
     const taken = inside.map((_, index) => (step.to + index) % GFNS);
     assert.equal(exchange(guest, inside, taken), modelExchange(model, inside, taken));

@@ -3,13 +3,14 @@ import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { GATE_PAUSE, requestGate, withdrawGate } from "../src/gate.ts";
 import {
+  PAGE,
   addGuest,
   createWorld,
   memoryOp,
   ownedPages,
-  PAGE,
   populate,
   range,
+  removePage,
   settle,
   writeArgument,
   writeList,
@@ -33,14 +34,6 @@ const add = (guest: Guest, page: Page): number => {
     abi.xen_add_to_physmap.gpfn.set(view, 0, page.gpfn);
   });
   return memoryOp(guest, abi.XENMEM_add_to_physmap);
-};
-
-const remove = (guest: Guest, gpfn: number): number => {
-  writeArgument(guest, abi.xen_remove_from_physmap.sizeBytes, (view) => {
-    abi.xen_remove_from_physmap.domid.set(view, 0, abi.DOMID_SELF);
-    abi.xen_remove_from_physmap.gpfn.set(view, 0, gpfn);
-  });
-  return memoryOp(guest, abi.XENMEM_remove_from_physmap);
 };
 
 interface Batch {
@@ -209,17 +202,17 @@ describe("remove_from_physmap", () => {
   it("makes a hole and keeps the RAM in the accounts", () => {
     const { world, guest } = world8();
     assert.equal(populate(guest, [3]), 1);
-    assert.equal(remove(guest, 3), 0);
+    assert.equal(removePage(guest, 3), 0);
     assert.equal(world.mmu.read(guest.base, 3 * PAGE), -1);
     assert.equal(ownedPages(world, guest), 1);
-    assert.equal(remove(guest, 3), -abi.ENOENT);
-    assert.equal(remove(guest, 2 ** 32 - 1), -abi.ENOENT);
+    assert.equal(removePage(guest, 3), -abi.ENOENT);
+    assert.equal(removePage(guest, 2 ** 32 - 1), -abi.ENOENT);
     settle(world);
   });
   it("of shared_info lets it be hooked again", () => {
     const { world, guest } = world8();
     assert.equal(add(guest, { space: sharedInfo, gpfn: 5 }), 0);
-    assert.equal(remove(guest, 5), 0);
+    assert.equal(removePage(guest, 5), 0);
     assert.equal(world.hypervisor.domains.sharedInfoGfn[guest.slot], 0);
     assert.equal(add(guest, { space: sharedInfo, gpfn: 6 }), 0);
     settle(world);

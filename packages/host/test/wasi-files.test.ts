@@ -4,29 +4,13 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Fdflag, Fdstat, Filestat, Filetype, Fstflag, Oflag } from "../src/wasi/layouts.ts";
 import { Right } from "../src/wasi/rights.ts";
-import { at, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
+import { at, seek, temporaryDirectory, TestGuest, withGuest } from "./wasi-guest.ts";
 
 const CREATE = { oflags: Oflag.CREAT };
 const FOLLOW = { lookup: 1 };
 const SET = 0;
 const CURRENT = 1;
 const END = 2;
-
-/** Runs `body` with a guest that has one writable directory as descriptor 3. */
-const withGuest = (body: (guest: TestGuest, path: string) => void): void => {
-  using directory = temporaryDirectory();
-  const guest = new TestGuest({ directories: { "/data": directory.path } });
-  try {
-    body(guest, directory.path);
-  } finally {
-    guest.descriptors.closeAll();
-  }
-};
-
-const seek = (guest: TestGuest, fd: number, delta: bigint, whence: number): bigint | string => {
-  const error = guest.call("fd_seek", fd, delta, whence, at.result);
-  return error === "SUCCESS" ? guest.wideResult() : error;
-};
 
 describe("WASI: reading and writing", () => {
   it("what is written is read back from the same file", () =>

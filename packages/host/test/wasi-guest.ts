@@ -285,3 +285,20 @@ export const makeFifo = (path: string): void => {
   const program = "mkfifo";
   assert.equal(spawnSync(program, [path]).status, 0);
 };
+
+/** Runs `body` with a guest that has one writable directory as descriptor 3. */
+export const withGuest = (body: (guest: TestGuest, path: string) => void): void => {
+  using directory = temporaryDirectory();
+  const guest = new TestGuest({ directories: { "/data": directory.path } });
+  try {
+    body(guest, directory.path);
+  } finally {
+    guest.descriptors.closeAll();
+  }
+};
+
+/** `fd_seek`: where the descriptor stands now, or the error. */
+export const seek = (guest: TestGuest, fd: number, delta: bigint, whence: number): bigint | string => {
+  const error = guest.call("fd_seek", fd, delta, whence, at.result);
+  return error === "SUCCESS" ? guest.wideResult() : error;
+};

@@ -4,27 +4,11 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Oflag } from "../src/wasi/layouts.ts";
 import { ALL_RIGHTS, Right } from "../src/wasi/rights.ts";
-import { at, temporaryDirectory, TestGuest } from "./wasi-guest.ts";
+import { at, seek, withGuest } from "./wasi-guest.ts";
 
 const CREATE = { oflags: Oflag.CREAT };
 const SET = 0;
 const CURRENT = 1;
-
-/** Runs `body` with a guest that has one writable directory as descriptor 3. */
-const withGuest = (body: (guest: TestGuest, path: string) => void): void => {
-  using directory = temporaryDirectory();
-  const guest = new TestGuest({ directories: { "/data": directory.path } });
-  try {
-    body(guest, directory.path);
-  } finally {
-    guest.descriptors.closeAll();
-  }
-};
-
-const seek = (guest: TestGuest, fd: number, delta: bigint, whence: number): bigint | string => {
-  const error = guest.call("fd_seek", fd, delta, whence, at.result);
-  return error === "SUCCESS" ? guest.wideResult() : error;
-};
 
 describe("WASI: rights", () => {
   it("an operation without its right is ENOTCAPABLE, with it it succeeds", () =>
