@@ -101,28 +101,27 @@ export const mapOne = (turns: number): number => {
   return elapsedNs;
 };
 
-/** Maps `count` pages, every `step`-th of the file: consecutive ones in one system call. Reads them and takes them away. */
-export const mapRun = (count: number, step: number, isTouched: boolean): MappingTimes => {
+/**
+ * Maps `count` pages, every `step`-th of the file: consecutive ones in one system call. Reads them and takes them away.
+ * The times of `turns` turns.
+ */
+export const mapRun = (count: number, step: number, isTouched: boolean, turns: number): MappingTimes => {
   const [calls, pages] = step === 1 ? [1, count] : [count, 1];
   const lengthBytes = pages * PAGE;
+  const times = { map: 0, touch: 0, unmap: 0 };
   let failed = 0;
-  const map = timed(() => {
-    for (let call = 0; call < calls; call += 1) {
-      failed |= mapFrames(
-        base + WINDOW + call * lengthBytes,
-        lengthBytes,
-        PROT_READ_WRITE,
-        fd,
-        SHARED + call * step * PAGE,
-      );
-    }
-  });
-  let sum = count;
-  const touch = isTouched ? timed(() => (sum = bare.read(WINDOW, count))) : 0;
-  const end = timed(() => (failed |= reserve(base + WINDOW, count * PAGE)));
+  for (let turn = 0; turn < turns; turn += 1) {
+    times.map += timed(() => {
+      for (let call = 0; call < calls; call += 1) {
+        const offset = SHARED + call * step * PAGE;
+        failed |= mapFrames(base + WINDOW + call * lengthBytes, lengthBytes, PROT_READ_WRITE, fd, offset);
+      }
+    });
+    if (isTouched) times.touch += timed(() => assert.equal(bare.read(WINDOW, count), count));
+    times.unmap += timed(() => (failed |= reserve(base + WINDOW, count * PAGE)));
+  }
   assert.equal(failed, 0);
-  assert.equal(sum, count);
-  return { map, touch, unmap: end };
+  return times;
 };
 
 /** Maps `count` pages to be revoked, and reads them. */
