@@ -13,8 +13,8 @@ import { HostGrants } from "./grants.ts";
 import type { HostContext } from "./host-context.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
+import { turnOffDeoptimisation } from "./image.ts";
 import { fastBank, Machine } from "./machine.ts";
-import { turnOffInlining } from "./image.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { RingFrames } from "./ring-frame.ts";
@@ -48,7 +48,7 @@ export const openParts = (options: HostOptions): HostParts => {
   const refusal = platformRefusal(thisPlatform());
   if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
   const warmCount = warmCountOf(options);
-  turnOffInlining();
+  turnOffDeoptimisation();
   const geometry = geometryOf(options);
   const windowMemory = createSoftSpace();
   const dmaMemory = createSoftSpace();

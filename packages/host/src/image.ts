@@ -82,17 +82,16 @@ const compile = async (bytes: Uint8Array): Promise<WebAssembly.Module> => {
   }
 };
 
-const FIRST_V8_WITH_FEEDBACK_INLINING = 13;
+const FIRST_V8_WITH_DEOPTIMISATION = 14;
 
 /**
- * V8 13 and later inline by what its baseline compiler counted, and stop the process when nothing was counted because
- * that compiler was turned off after the start (see below). Whether a module is one that is inlined is decided when it is
- * compiled: so this comes before the first module of ours, which has the hypervisor's atomic operations.
+ * V8 14 stops the process when it prepares for deoptimising a function of which nothing was counted, because the baseline
+ * compiler was turned off after the start (see below). What it has prepared for must stay possible: so this comes before
+ * the first module of ours. Not by turning inlining off: code of the baseline compiler that exists already, also that of
+ * modules which are not ours, counts calls, and a new instance has no room for that once inlining is off.
  */
-export const turnOffInlining = (): void => {
-  if (Number.parseInt(process.versions.v8, 10) >= FIRST_V8_WITH_FEEDBACK_INLINING) {
-    setFlagsFromString("--no-wasm-inlining --no-wasm-inlining-call-indirect");
-  }
+export const turnOffDeoptimisation = (): void => {
+  if (Number.parseInt(process.versions.v8, 10) >= FIRST_V8_WITH_DEOPTIMISATION) setFlagsFromString("--no-wasm-deopt");
 };
 
 let liftoffIsOff = false;
