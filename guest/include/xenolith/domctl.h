@@ -50,6 +50,19 @@
 #define XEN_DOMCTL_soft_reset 79
 #define XEN_DOMCTL_gsi_permission 88
 #define XEN_DOMCTL_get_domain_state 90
+/* Extension: freezes a domain's max_pages, or thaws it. */
+#define XEN_DOMCTL_freeze_memory 0x1000
+/* Extension: what a domain has, may have, and what its device models may add. */
+#define XEN_DOMCTL_get_memory_limits 0x1001
+/* Extension: sets those limits. */
+#define XEN_DOMCTL_set_memory_limits 0x1002
+
+/* set_memory_limits: `max_pages` is what the domain may own in all, as with max_mem. */
+#define XEN_MEMORY_LIMIT_max (1 << 0)
+/* set_memory_limits: `max_pages` is what the domain may own itself; what device models added comes on top. */
+#define XEN_MEMORY_LIMIT_own (1 << 1)
+/* set_memory_limits: `extra_pages_max` is set. */
+#define XEN_MEMORY_LIMIT_extra (1 << 2)
 
 #define XEN_DOMCTL_CDF_hvm (1 << 0)
 #define XEN_DOMCTL_CDF_hap (1 << 1)
@@ -363,6 +376,46 @@ XEN_CHECK_OFFSET(struct xen_domctl_get_domain_state, caps, 2);
 XEN_CHECK_OFFSET(struct xen_domctl_get_domain_state, pad1, 4);
 XEN_CHECK_OFFSET(struct xen_domctl_get_domain_state, unique_id, 8);
 
+struct xen_domctl_freeze_memory {
+    /* 1: freeze, 0: thaw. */
+    uint32_t freeze;
+    /* Out of a freeze; into a thaw, and into set_memory_limits meanwhile. */
+    uint32_t token;
+};
+typedef struct xen_domctl_freeze_memory xen_domctl_freeze_memory_t;
+DEFINE_XEN_GUEST_HANDLE(xen_domctl_freeze_memory_t);
+XEN_CHECK_SIZE(struct xen_domctl_freeze_memory, 8);
+XEN_CHECK_OFFSET(struct xen_domctl_freeze_memory, freeze, 0);
+XEN_CHECK_OFFSET(struct xen_domctl_freeze_memory, token, 4);
+
+struct xen_domctl_memory_limits {
+    uint32_t max_pages;
+    /* Out. */
+    uint32_t tot_pages;
+    /* By how much device models may raise max_pages. */
+    uint32_t extra_pages_max;
+    /* Out: by how much they have. */
+    uint32_t extra_pages;
+    /* XEN_MEMORY_LIMIT_*. */
+    uint32_t what;
+    /* 0, or that of the freeze. */
+    uint32_t token;
+    /* Out: 1 while it is frozen. */
+    uint32_t frozen;
+    uint32_t pad;
+};
+typedef struct xen_domctl_memory_limits xen_domctl_memory_limits_t;
+DEFINE_XEN_GUEST_HANDLE(xen_domctl_memory_limits_t);
+XEN_CHECK_SIZE(struct xen_domctl_memory_limits, 32);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, max_pages, 0);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, tot_pages, 4);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, extra_pages_max, 8);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, extra_pages, 12);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, what, 16);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, token, 20);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, frozen, 24);
+XEN_CHECK_OFFSET(struct xen_domctl_memory_limits, pad, 28);
+
 struct xen_domctl {
     /* XEN_DOMCTL_*. */
     uint32_t cmd;
@@ -390,6 +443,8 @@ struct xen_domctl {
         struct xen_domctl_set_target set_target;
         struct xen_domctl_set_virq_handler set_virq_handler;
         struct xen_domctl_get_domain_state get_domain_state;
+        struct xen_domctl_freeze_memory freeze_memory;
+        struct xen_domctl_memory_limits memory_limits;
         uint8_t pad[128];
     } u;
 };
@@ -419,6 +474,8 @@ XEN_CHECK_OFFSET(struct xen_domctl, u.memory_mapping, 16);
 XEN_CHECK_OFFSET(struct xen_domctl, u.set_target, 16);
 XEN_CHECK_OFFSET(struct xen_domctl, u.set_virq_handler, 16);
 XEN_CHECK_OFFSET(struct xen_domctl, u.get_domain_state, 16);
+XEN_CHECK_OFFSET(struct xen_domctl, u.freeze_memory, 16);
+XEN_CHECK_OFFSET(struct xen_domctl, u.memory_limits, 16);
 XEN_CHECK_OFFSET(struct xen_domctl, u.pad, 16);
 
 #endif

@@ -45,6 +45,19 @@ export const XEN_DOMCTL_setvnumainfo = 74;
 export const XEN_DOMCTL_soft_reset = 79;
 export const XEN_DOMCTL_gsi_permission = 88;
 export const XEN_DOMCTL_get_domain_state = 90;
+/** Extension: freezes a domain's max_pages, or thaws it. */
+export const XEN_DOMCTL_freeze_memory = 0x1000;
+/** Extension: what a domain has, may have, and what its device models may add. */
+export const XEN_DOMCTL_get_memory_limits = 0x1001;
+/** Extension: sets those limits. */
+export const XEN_DOMCTL_set_memory_limits = 0x1002;
+
+/** set_memory_limits: `max_pages` is what the domain may own in all, as with max_mem. */
+export const XEN_MEMORY_LIMIT_max = 1 << 0;
+/** set_memory_limits: `max_pages` is what the domain may own itself; what device models added comes on top. */
+export const XEN_MEMORY_LIMIT_own = 1 << 1;
+/** set_memory_limits: `extra_pages_max` is set. */
+export const XEN_MEMORY_LIMIT_extra = 1 << 2;
 
 export const XEN_DOMCTL_CDF_hvm = 1 << 0;
 export const XEN_DOMCTL_CDF_hap = 1 << 1;
@@ -212,6 +225,30 @@ export const xen_domctl_get_domain_state = struct("xen_domctl_get_domain_state",
   unique_id: u64_aligned,
 });
 
+export const xen_domctl_freeze_memory = struct("xen_domctl_freeze_memory", 8, {
+  /** 1: freeze, 0: thaw. */
+  freeze: u32,
+  /** Out of a freeze; into a thaw, and into set_memory_limits meanwhile. */
+  token: u32,
+});
+
+export const xen_domctl_memory_limits = struct("xen_domctl_memory_limits", 32, {
+  max_pages: u32,
+  /** Out. */
+  tot_pages: u32,
+  /** By how much device models may raise max_pages. */
+  extra_pages_max: u32,
+  /** Out: by how much they have. */
+  extra_pages: u32,
+  /** XEN_MEMORY_LIMIT_*. */
+  what: u32,
+  /** 0, or that of the freeze. */
+  token: u32,
+  /** Out: 1 while it is frozen. */
+  frozen: u32,
+  pad: u32,
+});
+
 export const xen_domctl = struct("xen_domctl", 144, {
   /** XEN_DOMCTL_*. */
   cmd: u32,
@@ -239,6 +276,8 @@ export const xen_domctl = struct("xen_domctl", 144, {
     set_target: xen_domctl_set_target,
     set_virq_handler: xen_domctl_set_virq_handler,
     get_domain_state: xen_domctl_get_domain_state,
+    freeze_memory: xen_domctl_freeze_memory,
+    memory_limits: xen_domctl_memory_limits,
     pad: bytes(128),
   }),
 });

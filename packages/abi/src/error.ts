@@ -23,6 +23,7 @@ export const errorCodes = {
   INVALID_ARGUMENT: "An argument is not of the type or range that the function documents.",
   INVALID_SIZE: "A size is negative, not a whole number, zero where that makes no sense, or over the limit.",
   MEMORY_EXHAUSTED: "The machine has not enough free frames left.",
+  MEMORY_FROZEN: "The domain's memory limit is frozen while it is saved; only who froze it can change it.",
   MEMORY_LIMIT: "The domain would exceed its own max_pages.",
   MODULE_INVALID: "The bytes are not a valid WebAssembly module.",
   MODULE_TOO_LARGE: "The module, or a part of it, exceeds a limit of the loader.",

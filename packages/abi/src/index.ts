@@ -532,6 +532,12 @@ export {
   XEN_DOMCTL_soft_reset,
   XEN_DOMCTL_gsi_permission,
   XEN_DOMCTL_get_domain_state,
+  XEN_DOMCTL_freeze_memory,
+  XEN_DOMCTL_get_memory_limits,
+  XEN_DOMCTL_set_memory_limits,
+  XEN_MEMORY_LIMIT_max,
+  XEN_MEMORY_LIMIT_own,
+  XEN_MEMORY_LIMIT_extra,
   XEN_DOMCTL_CDF_hvm,
   XEN_DOMCTL_CDF_hap,
   XEN_DOMCTL_CDF_s3_integrity,
@@ -576,6 +582,8 @@ export {
   xen_domctl_set_target,
   xen_domctl_set_virq_handler,
   xen_domctl_get_domain_state,
+  xen_domctl_freeze_memory,
+  xen_domctl_memory_limits,
   xen_domctl,
 } from "./domctl.ts";
 export {

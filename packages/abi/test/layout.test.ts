@@ -114,6 +114,8 @@ xen_domctl_memory_mapping 32: first_gfn@0 first_mfn@8 nr_mfns@16 add_mapping@24
 xen_domctl_set_target 2: target@0
 xen_domctl_set_virq_handler 4: virq@0
 xen_domctl_get_domain_state 16: state@0 caps@2 unique_id@8
+xen_domctl_freeze_memory 8: freeze@0 token@4
+xen_domctl_memory_limits 32: max_pages@0 tot_pages@4 extra_pages_max@8 extra_pages@12 what@16 token@20 frozen@24 pad@28
 xen_sysctl 136: cmd@0 interface_version@4 u@8
 xen_sysctl_getdomaininfolist 24: first_domain@0 max_domains@4 buffer@8 num_domains@16
 xen_sysctl_physinfo 112: threads_per_core@0 cores_per_socket@4 nr_cpus@8 max_cpu_id@12 nr_nodes@16 max_node_id@20

@@ -68,7 +68,7 @@ describe("constants", () => {
     SCHEDOP_watchdog 6, SHUTDOWN_soft_reset 5, VCPUOP_register_vcpu_info 10, PHYSDEVOP_map_pirq 13,
     HVM_PARAM_MCA_CAP 38, HVM_NR_PARAMS 39, XENFEAT_dm_msix_all_writes 20, GNTTABOP_cache_flush 12,
     GNTTABOP_map_revokable 13, GNTTABOP_revoke 14, GNTTABOP_reset 15, GNTTABOP_unmap_notify 16, GTF_revokable 512, GNTST_no_space -13,
-    XEN_DOMCTL_soft_reset 79, XEN_DOMCTL_INTERFACE_VERSION 24, XEN_SYSCTL_INTERFACE_VERSION 22,
+    XEN_DOMCTL_soft_reset 79, XEN_DOMCTL_freeze_memory 4096, XEN_DOMCTL_INTERFACE_VERSION 24, XEN_SYSCTL_INTERFACE_VERSION 22,
     XEN_SYSCTL_physinfo 3, XEN_SYSCTL_getdomaininfolist 6, XENMAPIDX_grant_table_status 2147483648`;
   for (const spot of spots.split(",")) {
     const [name = "", value = ""] = spot.trim().split(" ");

@@ -64,6 +64,11 @@ const freeRowProblems = (hypervisor: Hypervisor, slot: number): string[] => {
     spaceBase: domains.spaceBase,
     flags: domains.flags,
     maxPages: domains.maxPages,
+    extraPagesMax: domains.extraPagesMax,
+    extraPages: domains.extraPages,
+    frozenToken: domains.frozenToken,
+    frozenBy: domains.frozenBy,
+    isNarrowed: domains.isNarrowed,
   };
   return Object.entries(columns)
     .filter(([, column]) => column[slot] !== 0)
@@ -82,6 +87,9 @@ const rowProblems = (hypervisor: Hypervisor, slot: number, state: DomainState): 
   if (state === "shutdown" && domains.shutdownCode[slot] === 0) problems.push("shut down without a code");
   if (isOver && domains.spaceBase[slot] !== 0) problems.push("is dead and has an address space");
   if ((state === "dying" || isOver) && domains.claim[slot] !== 0) problems.push("is dying and has a claim");
+  const freezer = domains.frozenBy[slot]!;
+  if ((freezer === 0) !== (domains.frozenToken[slot] === 0)) problems.push("has a freeze without a token");
+  if (freezer !== 0 && domains.stateOf(freezer - 1) === "free") problems.push("is frozen by nobody");
   return [...problems, ...gateProblems(hypervisor, slot, state)];
 };
 

@@ -17,6 +17,9 @@ export interface Cpu {
   readonly index: number;
   /** The caller's memory, as itself. */
   readonly memory: GuestMemory;
+  /** The hypercall that it makes and its command, as the policy knows them. */
+  operation: number;
+  command: number;
   /** What becomes of an exception inside the hypervisor: frees locks and gate and ends the domain, or dom0's call. */
   readonly fail: (cpu: Cpu, thrown: unknown) => never;
 }

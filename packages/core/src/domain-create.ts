@@ -20,6 +20,8 @@ import { areGrantLimits, createGrantTable } from "./grant-grow.ts";
 import type { GrantLimits } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
+import type { Narrowing } from "./narrowing-table.ts";
+import { isPageCount } from "./memory-limits.ts";
 
 /** What a new domain is like. */
 export interface DomainSpec extends GrantLimits {
@@ -37,6 +39,10 @@ export interface DomainSpec extends GrantLimits {
   readonly xenstore?: boolean;
   /** VMAs that its address space may use. */
   readonly vmaBudget?: number;
+  /** By how many frames device models may raise its max_pages, together; 0 by default. */
+  readonly deviceModelPages?: number;
+  /** What a policy takes from it, beside what it takes from everybody: see narrowing-table.ts. */
+  readonly narrowing?: Narrowing;
 }
 
 /** VMAs that a domain may use unless its creator says otherwise. */
@@ -56,7 +62,7 @@ export const createDomain = (hypervisor: Hypervisor, spec: DomainSpec): number =
   const { geometry, domains, locks } = hypervisor;
   const isCountOk = Number.isInteger(spec.vcpus) && spec.vcpus >= 1 && spec.vcpus <= geometry.vcpusPerDomain;
   if (!isCountOk || (spec.handle !== undefined && spec.handle.length !== 16)) return -EINVAL;
-  if (!areGrantLimits(hypervisor, spec)) return -EINVAL;
+  if (!areGrantLimits(hypervisor, spec) || !isPageCount(spec.deviceModelPages ?? 0)) return -EINVAL;
   const lock = locks.id("domainList");
   locks.acquire(lock);
   const slot = reserveSlot(hypervisor, spec.domid);
@@ -89,12 +95,14 @@ export const fillRow = (hypervisor: Hypervisor, slot: number, spec: DomainSpec, 
     (spec.privileged === true ? DOMAIN_FLAG_PRIVILEGED : 0) | (spec.xenstore === true ? DOMAIN_FLAG_XENSTORE : 0);
   domains.pauses[slot] = slot === DOM0_SLOT ? 0 : 1;
   domains.vmaBudget[slot] = Math.min(spec.vmaBudget ?? VMA_BUDGET_DEFAULT, geometry.vmaLimit);
+  domains.extraPagesMax[slot] = spec.deviceModelPages ?? 0;
   domains.vcpuCount[slot] = spec.vcpus;
   domains.portEnd[slot] = Math.min((spec.portMax ?? geometry.portsPerDomain) + 1, geometry.portsPerDomain);
   domains.createdNs[slot] = now;
   domains.sharedInfo[slot] = frame + 1;
   if (spec.handle !== undefined) domains.handle.set(spec.handle, slot * 16);
   domains.trace.reset(slot, now);
+  domains.narrowing.begin(slot, slot === DOM0_SLOT ? undefined : domains.domid[slot]!, spec.narrowing);
   hypervisor.consoles.reset(slot, now);
   hypervisor.hvmParams.reset(slot);
   fillVcpus(hypervisor, slot, frame);
@@ -112,6 +120,10 @@ export const clearRow = (hypervisor: Hypervisor, slot: number): void => {
     domains.shutdownCode,
     domains.totPages,
     domains.maxPages,
+    domains.extraPagesMax,
+    domains.extraPages,
+    domains.frozenToken,
+    domains.frozenBy,
     domains.claim,
     domains.peakPages,
     domains.unhooked,
@@ -129,6 +141,7 @@ export const clearRow = (hypervisor: Hypervisor, slot: number): void => {
     domains.graceEpoch,
     domains.spaceBase,
     domains.createdNs,
+    domains.isNarrowed,
   ];
   for (const column of columns) column[slot] = 0;
   const perDomain = hypervisor.vcpus.perDomain;

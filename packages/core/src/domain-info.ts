@@ -26,6 +26,11 @@ export interface DomainInfo {
   readonly target: number | undefined;
   readonly totPages: number;
   readonly maxPages: number;
+  /** By how much device models may raise `maxPages`, and by how much they have. */
+  readonly extraPagesMax: number;
+  readonly extraPages: number;
+  /** Its memory limits are frozen. */
+  readonly frozen: boolean;
   readonly peakPages: number;
   readonly claimedPages: number;
   readonly vmaCount: number;
@@ -60,6 +65,9 @@ export const domainInfo = (hypervisor: Hypervisor, slot: number): DomainInfo => 
     target: target === 0 ? undefined : target - 1,
     totPages: domains.totPages[slot]!,
     maxPages: domains.maxPages[slot]!,
+    extraPagesMax: domains.extraPagesMax[slot]!,
+    extraPages: domains.extraPages[slot]!,
+    frozen: domains.frozenToken[slot] !== 0,
     peakPages: domains.peakPages[slot]!,
     claimedPages: domains.claim[slot]!,
     vmaCount: domains.vmaCount[slot]!,

@@ -16,9 +16,6 @@ import { moveDomain } from "./lifecycle.ts";
 import { wakeVcpu } from "./vcpu-wake.ts";
 import { raiseGlobalVirq } from "./virq.ts";
 
-/** Highest value of max_pages. */
-export const MAX_PAGES_MAX = 0xffff_fffe;
-
 /** Slot of the domain that has this number and generation, or -ESRCH when that one is gone. */
 export const findDomain = (hypervisor: Hypervisor, domid: number, generation: number): number => {
   const slot = hypervisor.domains.slotOf(domid);
@@ -70,14 +67,6 @@ export const crashReason = (hypervisor: Hypervisor, slot: number): string => {
   const bytes = hypervisor.domains.crashReason.slice(slot * CRASH_REASON_BYTES, (slot + 1) * CRASH_REASON_BYTES);
   const end = bytes.indexOf(0);
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? CRASH_REASON_BYTES : end));
-};
-
-/** Sets the ceiling of tot_pages; one below what the domain has only keeps it from growing. Pages of 4 KiB. */
-export const setMaxPages = (hypervisor: Hypervisor, slot: number, pages: number): number => {
-  if (!(pages >= 0)) return -EINVAL;
-  if (!isAlive(hypervisor, slot)) return -ESRCH;
-  Atomics.store(hypervisor.domains.maxPages, slot, Math.min(Math.floor(pages), MAX_PAGES_MAX));
-  return 0;
 };
 
 /** Stores the UUID of a domain. */

@@ -37,6 +37,7 @@ import { freeGrantTable } from "./grant-grow.ts";
 import { reapGrants } from "./grant-reap.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
+import { thawAllOf } from "./memory-limits.ts";
 import { relinquishMemory } from "./memory-populate.ts";
 import { returnVirqs } from "./virq.ts";
 
@@ -246,5 +247,6 @@ const freeSpecial = (hypervisor: Hypervisor, slot: number): void => {
   const target = domains.target[slot]!;
   domains.target[slot] = 0;
   if (target !== 0) dropDomain(hypervisor, target - 1);
+  thawAllOf(hypervisor, slot);
   if (consoles.finish(slot, platform.now())) hypervisor.attention.raise(ATTENTION_CONSOLE);
 };

@@ -11,7 +11,11 @@
  *     pauses         u32   nested pauses by the control domain          domctl
  *     shutdownCode   u32   SHUTDOWN_* + 1 once recorded, else 0          sched_op, crash
  *     totPages       u32   frames owned                                 accounting, under the pages lock
- *     maxPages       u32   ceiling for totPages                         domctl max_mem
+ *     maxPages       u32   ceiling for totPages                         memory limits, under the pages lock
+ *     extraPagesMax  u32   by how much device models may raise it       memory limits, under the pages lock
+ *     extraPages     u32   by how much they have                        memory limits, under the pages lock
+ *     frozenToken    u32   token of who froze the limits, or 0          memory limits, under the pages lock
+ *     frozenBy       u32   slot + 1 of the domain that froze, or 0       memory limits, under the pages lock
  *     claim          u32   frames claimed and not yet allocated         accounting
  *     peakPages      u32   highest totPages so far                      accounting
  *     unhooked       u32   first frame of the list of owned frames without a gfn (mfn + 1), or 0
@@ -43,6 +47,7 @@
  */
 import type { ColumnArena } from "./columns.ts";
 import type { Geometry } from "./geometry.ts";
+import { NarrowingTable } from "./narrowing-table.ts";
 import { TraceTable } from "./trace-table.ts";
 
 /** Life of a domain; the index is what the column holds. See lifecycle.ts for the legal moves. */
@@ -82,6 +87,10 @@ export class DomainTable {
   readonly shutdownCode: Uint32Array;
   readonly totPages: Uint32Array;
   readonly maxPages: Uint32Array;
+  readonly extraPagesMax: Uint32Array;
+  readonly extraPages: Uint32Array;
+  readonly frozenToken: Uint32Array;
+  readonly frozenBy: Uint32Array;
   readonly claim: Uint32Array;
   readonly peakPages: Uint32Array;
   readonly unhooked: Uint32Array;
@@ -109,8 +118,12 @@ export class DomainTable {
   readonly crashReason: Uint8Array;
   /** domid -> slot + 1, or 0, or DOMID_RETIRED. */
   readonly slotByDomid: Uint16Array;
-  /** [0] generation last given out, [1] domid last given out, [2] grace epoch. */
+  /** [0] generation last given out, [1] domid last given out, [2] grace epoch, [3] freeze token last given out. */
   readonly serial: Uint32Array;
+  /** What the operator's policy takes from each domain. */
+  readonly narrowing: NarrowingTable;
+  /** 1: it takes something. The column of `narrowing`. */
+  readonly isNarrowed: Uint32Array;
   /** What guests gave the hypervisor reason to note. */
   readonly trace: TraceTable;
   readonly slotCount: number;
@@ -130,6 +143,10 @@ export class DomainTable {
     this.shutdownCode = arena.u32(count);
     this.totPages = arena.u32(count);
     this.maxPages = arena.u32(count);
+    this.extraPagesMax = arena.u32(count);
+    this.extraPages = arena.u32(count);
+    this.frozenToken = arena.u32(count);
+    this.frozenBy = arena.u32(count);
     this.claim = arena.u32(count);
     this.peakPages = arena.u32(count);
     this.unhooked = arena.u32(count);
@@ -158,7 +175,9 @@ export class DomainTable {
     this.handle = arena.u8(count * 16);
     this.crashReason = arena.u8(count * CRASH_REASON_BYTES);
     this.slotByDomid = arena.u16(DOMID_COUNT);
-    this.serial = arena.u32(3);
+    this.serial = arena.u32(4);
+    this.narrowing = new NarrowingTable(arena, geometry);
+    this.isNarrowed = this.narrowing.isNarrowed;
     this.trace = new TraceTable(arena, geometry);
   }
 

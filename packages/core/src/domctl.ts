@@ -10,12 +10,14 @@ import { isAlive } from "./accounting.ts";
 import type { Cpu, Handler } from "./cpu.ts";
 import { createFromGuest } from "./domctl-create.ts";
 import { domainFlags, writeDomainInfo } from "./domain-info.ts";
-import { setMaxPages, setTarget } from "./domain-ops.ts";
+import { setTarget } from "./domain-ops.ts";
+import { freezeOrThaw, getLimits, setLimits } from "./domctl-memory.ts";
+import { setMaxPages, setMaxPagesByModel } from "./memory-limits.ts";
 import { beginDestroy, continueDestroy } from "./domain-reap.ts";
 import { pauseDomain, resumeDomain, unpauseDomain } from "./domain-run.ts";
 import { DOM0_SLOT, DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
-import type { Access } from "./policy-table.ts";
-import { countDenied, mayAct } from "./policy.ts";
+import { policy } from "./policy-table.ts";
+import { countDenied, isPrivileged, mayAct, requiredAccess } from "./policy.ts";
 import { isUp } from "./vcpu-life.ts";
 import { VCPU_BLOCKED, VCPU_RUNNING } from "./vcpu-table.ts";
 import { setVirqOwner, VIRQ_KIND_GLOBAL, virqKind } from "./virq.ts";
@@ -29,7 +31,6 @@ const DESTROY_SLICE = 1 << 16;
 
 /** One operation: the structure is in `cpu.memory.scratch` and goes back to the guest when `writesBack`. */
 interface Operation {
-  readonly access: Access;
   readonly run: (cpu: Cpu, slot: number) => number;
   /** The reply is in the scratch buffer and is copied to the guest. */
   readonly writesBack?: boolean;
@@ -37,7 +38,7 @@ interface Operation {
   readonly version?: number;
 }
 
-const unsupported: Operation = { access: "PRIV", run: () => -EOPNOTSUPP };
+const unsupported: Operation = { run: () => -EOPNOTSUPP };
 const { u } = abi.xen_domctl;
 
 const pause = (cpu: Cpu, slot: number): number => (slot === cpu.slot ? -EINVAL : pauseDomain(cpu.hypervisor, slot));
@@ -63,8 +64,11 @@ const getInfo = (cpu: Cpu, slot: number): number => {
   return 0;
 };
 
-const setMaxMem = (cpu: Cpu, slot: number): number =>
-  setMaxPages(cpu.hypervisor, slot, Math.floor(u.max_mem.max_memkb.get(cpu.memory.scratch, 0) * PAGES_PER_KIB));
+const setMaxMem = (cpu: Cpu, slot: number): number => {
+  const pages = Math.floor(u.max_mem.max_memkb.get(cpu.memory.scratch, 0) * PAGES_PER_KIB);
+  const change = isPrivileged(cpu.hypervisor, cpu.slot) ? setMaxPages : setMaxPagesByModel;
+  return change(cpu.hypervisor, slot, pages);
+};
 
 /** The number of vCPUs is fixed at creation; this only repeats it. */
 const setMaxVcpus = (cpu: Cpu, slot: number): number =>
@@ -141,20 +145,20 @@ const getState = (cpu: Cpu, slot: number): number => {
 
 /** Every domctl. A command that is not here does not exist. */
 export const domctlOperations: Readonly<Record<number, Operation>> = {
-  [abi.XEN_DOMCTL_createdomain]: { access: "PRIV", run: createFromGuest, writesBack: true },
-  [abi.XEN_DOMCTL_destroydomain]: { access: "PRIV", run: destroy },
-  [abi.XEN_DOMCTL_pausedomain]: { access: "PRIV", run: pause },
-  [abi.XEN_DOMCTL_unpausedomain]: { access: "PRIV", run: unpause },
-  [abi.XEN_DOMCTL_getdomaininfo]: { access: "PRIV", run: getInfo, writesBack: true },
+  [abi.XEN_DOMCTL_createdomain]: { run: createFromGuest, writesBack: true },
+  [abi.XEN_DOMCTL_destroydomain]: { run: destroy },
+  [abi.XEN_DOMCTL_pausedomain]: { run: pause },
+  [abi.XEN_DOMCTL_unpausedomain]: { run: unpause },
+  [abi.XEN_DOMCTL_getdomaininfo]: { run: getInfo, writesBack: true },
   [abi.XEN_DOMCTL_setvcpuaffinity]: unsupported,
   [abi.XEN_DOMCTL_shadow_op]: unsupported,
-  [abi.XEN_DOMCTL_max_mem]: { access: "PRIV", run: setMaxMem },
+  [abi.XEN_DOMCTL_max_mem]: { run: setMaxMem },
   [abi.XEN_DOMCTL_setvcpucontext]: unsupported,
   [abi.XEN_DOMCTL_getvcpucontext]: unsupported,
-  [abi.XEN_DOMCTL_getvcpuinfo]: { access: "PRIV", run: getVcpuInfo, writesBack: true },
-  [abi.XEN_DOMCTL_max_vcpus]: { access: "PRIV", run: setMaxVcpus },
+  [abi.XEN_DOMCTL_getvcpuinfo]: { run: getVcpuInfo, writesBack: true },
+  [abi.XEN_DOMCTL_max_vcpus]: { run: setMaxVcpus },
   [abi.XEN_DOMCTL_scheduler_op]: unsupported,
-  [abi.XEN_DOMCTL_setdomainhandle]: { access: "PRIV", run: setUuid },
+  [abi.XEN_DOMCTL_setdomainhandle]: { run: setUuid },
   [abi.XEN_DOMCTL_setdebugging]: unsupported,
   [abi.XEN_DOMCTL_irq_permission]: unsupported,
   [abi.XEN_DOMCTL_iomem_permission]: unsupported,
@@ -163,7 +167,7 @@ export const domctlOperations: Readonly<Record<number, Operation>> = {
   [abi.XEN_DOMCTL_hypercall_init]: unsupported,
   [abi.XEN_DOMCTL_settimeoffset]: unsupported,
   [abi.XEN_DOMCTL_getvcpuaffinity]: unsupported,
-  [abi.XEN_DOMCTL_resumedomain]: { access: "PRIV", run: resume },
+  [abi.XEN_DOMCTL_resumedomain]: { run: resume },
   [abi.XEN_DOMCTL_sendtrigger]: unsupported,
   [abi.XEN_DOMCTL_subscribe]: unsupported,
   [abi.XEN_DOMCTL_gethvmcontext]: unsupported,
@@ -172,14 +176,26 @@ export const domctlOperations: Readonly<Record<number, Operation>> = {
   [abi.XEN_DOMCTL_bind_pt_irq]: unsupported,
   [abi.XEN_DOMCTL_memory_mapping]: unsupported,
   [abi.XEN_DOMCTL_ioport_mapping]: unsupported,
-  [abi.XEN_DOMCTL_set_target]: { access: "PRIV", run: makeDeviceModel },
+  [abi.XEN_DOMCTL_set_target]: { run: makeDeviceModel },
   [abi.XEN_DOMCTL_deassign_device]: unsupported,
   [abi.XEN_DOMCTL_unbind_pt_irq]: unsupported,
-  [abi.XEN_DOMCTL_set_virq_handler]: { access: "PRIV", run: setVirqHandler },
+  [abi.XEN_DOMCTL_set_virq_handler]: { run: setVirqHandler },
   [abi.XEN_DOMCTL_setvnumainfo]: unsupported,
   [abi.XEN_DOMCTL_soft_reset]: unsupported,
   [abi.XEN_DOMCTL_gsi_permission]: unsupported,
-  [abi.XEN_DOMCTL_get_domain_state]: { access: "XS_PRIV", run: getState, writesBack: true, version: 0 },
+  [abi.XEN_DOMCTL_get_domain_state]: { run: getState, writesBack: true, version: 0 },
+  [abi.XEN_DOMCTL_freeze_memory]: { run: freezeOrThaw, writesBack: true },
+  [abi.XEN_DOMCTL_get_memory_limits]: { run: getLimits, writesBack: true },
+  [abi.XEN_DOMCTL_set_memory_limits]: { run: setLimits },
+};
+
+/** Whether the caller may make the domctl that it asks for on the domain in `slot`; one that does not exist is PRIV. */
+const mayControl = (cpu: Cpu, slot: number): boolean => {
+  const { hypervisor } = cpu;
+  const access = requiredAccess(cpu, policy.domctl.commands?.[cpu.command] ?? "PRIV");
+  // Only a device model's rights depend on the domain. To everybody else a domain that is not there is no secret's end.
+  if (access !== "DM_PRIV") return mayAct(hypervisor, cpu.slot, cpu.slot, access);
+  return slot < 0 ? isPrivileged(hypervisor, cpu.slot) : mayAct(hypervisor, cpu.slot, slot, access);
 };
 
 /** domctl(op). */
@@ -190,13 +206,11 @@ export const domctl: Handler = (cpu, op) => {
   const operation = Object.hasOwn(domctlOperations, command) ? domctlOperations[command] : undefined;
   const version = abi.xen_domctl.interface_version.get(memory.scratch, 0);
   if (version !== (operation?.version ?? abi.XEN_DOMCTL_INTERFACE_VERSION)) return -EACCES;
-  // No operation of this table looks at which domain it is about to decide who may use it.
-  if (!mayAct(hypervisor, cpu.slot, cpu.slot, operation?.access ?? "PRIV")) {
-    return countDenied(cpu, abi.__HYPERVISOR_domctl, command);
-  }
-  if (operation === undefined) return -ENOSYS;
   const isCreate = command === abi.XEN_DOMCTL_createdomain;
   const slot = isCreate ? cpu.slot : hypervisor.domains.slotOf(abi.xen_domctl.domain.get(memory.scratch, 0));
+  cpu.command = command;
+  if (!mayControl(cpu, slot)) return countDenied(cpu);
+  if (operation === undefined) return -ENOSYS;
   if (slot < 0) return -ESRCH;
   if (operation.writesBack === true && !memory.accessible(op, OP_BYTES, true)) return -EFAULT;
   const result = operation.run(cpu, slot);

@@ -30,14 +30,24 @@ export {
   crashReason,
   domainQuiet,
   findDomain,
-  MAX_PAGES_MAX,
   recordShutdownCode,
   requestVcpus,
   setHandle,
-  setMaxPages,
   setTarget,
   shutdownDomain,
 } from "./domain-ops.ts";
+export {
+  freezeMemory,
+  isPageCount,
+  MAX_PAGES_MAX,
+  memoryLimits,
+  setExtraPages,
+  setMaxPages,
+  setMaxPagesByModel,
+  setOwnPages,
+  thawMemory,
+} from "./memory-limits.ts";
+export type { MemoryLimits } from "./memory-limits.ts";
 export {
   pauseDomain,
   PAUSE_COUNT_MAX,
@@ -66,7 +76,19 @@ export {
   leaveHypercall,
 } from "./hypercall.ts";
 export { probeStack, STACK_PROBE_BYTES, stackProbeText, warmStackProbe } from "./stack-probe.ts";
+export { authorise } from "./door.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
+export { operationNames, operations } from "./operations.ts";
+export type { Operation } from "./operations.ts";
+export {
+  DOMID_RULES_MAX,
+  NARROW_DENIED,
+  NARROW_MIDDLE,
+  NARROW_NOTHING,
+  NARROW_PRIVILEGED,
+  OPERATION_COUNT_MAX,
+} from "./narrowing-table.ts";
+export type { Narrowing } from "./narrowing-table.ts";
 export { ACCESS_CLASSES, policy } from "./policy-table.ts";
 export type { Access, HypercallPolicy } from "./policy-table.ts";
 
@@ -94,7 +116,7 @@ export {
 } from "./p2m.ts";
 export { attachSpace, detachSpace, hookRun, unhookRun } from "./address-space.ts";
 export { kernelMerges, vmaTotal } from "./vma.ts";
-export { assignPages, outstandingClaims, setClaim, unassignPages } from "./accounting.ts";
+export { assignPages, isAlive, outstandingClaims, setClaim, unassignPages } from "./accounting.ts";
 export { addReference, getFrame, putFrame } from "./frame-reference.ts";
 export { depopulateRun, populateRun, relinquishMemory } from "./memory-populate.ts";
 export type { Populated } from "./memory-populate.ts";

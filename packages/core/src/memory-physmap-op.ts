@@ -16,12 +16,16 @@ import {
 import { passGate } from "./block.ts";
 import type { Cpu } from "./cpu.ts";
 import { ExtentList } from "./extent-list.ts";
+import { mapForeign } from "./memory-foreign.ts";
 import { addToPhysmap, removeFromPhysmap } from "./memory-physmap.ts";
 import { perCaller } from "./per-caller.ts";
 import { resolveDomain } from "./policy.ts";
 
 /** Pages done between two looks at whether the caller should pause. */
 const SLICE_PAGES = 64;
+
+/** In place of the slot of another domain. No errno: those are smaller. */
+const OWN_PAGES = -0x1_0000;
 
 const listsOf = perCaller(() => ({ indexes: new ExtentList(), gfns: new ExtentList() }));
 
@@ -62,15 +66,19 @@ export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
   const slot = resolveDomain(cpu, xen_add_to_physmap_batch.domid.get(view, 0), "TARGET");
   if (slot < 0) return slot;
   if (space === XENMAPSPACE_gmfn_range) return -EOPNOTSUPP;
-  if (space === XENMAPSPACE_gmfn_foreign) return refuseForeign(cpu, slot, foreign);
+  const owner = foreignOf(cpu, slot, space, foreign);
+  if (owner < 0 && owner !== OWN_PAGES) return owner;
   if (!areInside || !memory.accessible(errors, size * 4, true)) return -EFAULT;
   for (let item = 0; item < size; item += 1) {
     const index = indexes.next();
     const gfn = gfns.next();
     if (index < 0 || gfn < 0) return -EFAULT;
-    const result = addToPhysmap(hypervisor, slot, space, index, gfn);
+    const result =
+      owner === OWN_PAGES
+        ? addToPhysmap(hypervisor, slot, space, index, gfn)
+        : mapForeign(hypervisor, slot, { foreign: owner, index, gfn });
     if (!memory.writeU32(errors + item * 4, result >>> 0)) return -EFAULT;
-    if (item % SLICE_PAGES === SLICE_PAGES - 1) letOthersGo(cpu, slot);
+    if (item % SLICE_PAGES === SLICE_PAGES - 1 && owner === OWN_PAGES) letOthersGo(cpu, slot);
   }
   return 0;
 };
@@ -89,9 +97,9 @@ const letOthersGo = (cpu: Cpu, slot: number): void => {
   if (slot === cpu.slot) passGate(cpu);
 };
 
-/** Pages of another domain: who may not have them is told so; for the others there is no such mapping yet. */
-const refuseForeign = (cpu: Cpu, slot: number, domid: number): number => {
+/** Slot of the domain whose pages the batch hooks, or OWN_PAGES: they are the domain's own. An errno: there are no rights to it. */
+const foreignOf = (cpu: Cpu, slot: number, space: number, domid: number): number => {
+  if (space !== XENMAPSPACE_gmfn_foreign) return OWN_PAGES;
   const foreign = resolveDomain(cpu, domid, "DM_PRIV");
-  if (foreign < 0) return foreign;
-  return foreign === slot ? -EINVAL : -EOPNOTSUPP;
+  return foreign === slot ? -EINVAL : foreign;
 };

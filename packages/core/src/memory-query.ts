@@ -1,7 +1,7 @@
 /**
  * The memory operations that report or bound: reservations, highest frames, claims, populate-on-demand targets.
  */
-import { DOMID_SELF, EFAULT, EINVAL, EPERM, xen_memory_reservation, xen_pod_target } from "@xenolith/abi";
+import { EFAULT, EINVAL, EPERM, xen_memory_reservation, xen_pod_target } from "@xenolith/abi";
 import { setClaim } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -74,6 +74,5 @@ const podTarget = (cpu: Cpu, argument: number, isSet: boolean): number => {
 /** Slot of the domain whose id stands at `argument`, if the caller may ask about it. */
 const targetOf = (cpu: Cpu, argument: number): number => {
   const domid = cpu.memory.readU16(argument);
-  if (domid === DOMID_SELF) return cpu.slot;
   return domid < 0 ? -EFAULT : resolveDomain(cpu, domid, "TARGET");
 };

@@ -14,13 +14,14 @@ import {
   XENMEM_resource_grant_table,
   XENMEM_resource_grant_table_id_shared,
 } from "@xenolith/abi";
-import { hookRun, unhookRun } from "./address-space.ts";
+import { unhookRun } from "./address-space.ts";
 import type { Cpu } from "./cpu.ts";
 import { ExtentList } from "./extent-list.ts";
-import { addReference, putFrame } from "./frame-reference.ts";
+import { putFrame } from "./frame-reference.ts";
 import { grantFrame } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { P2M_FOREIGN, P2M_HOLE } from "./p2m.ts";
+import { hookForeign } from "./memory-foreign.ts";
+import { P2M_FOREIGN } from "./p2m.ts";
 import { resolveDomain } from "./policy.ts";
 
 /** Where the frames are to stand. No operation that uses it lets its thread do anything else meanwhile. */
@@ -67,20 +68,6 @@ const acquireFrames = (
     if (result === 0) taken.push(gfn);
   }
   if (result !== 0) for (const gfn of taken) dropForeign(hypervisor, cpu.slot, gfn);
-  return result;
-};
-
-/** Hooks a frame (or passes on the errno that is in place of it) at a hole. No vCPU that could free it is that far. */
-const hookForeign = (hypervisor: Hypervisor, slot: number, gfn: number, mfn: number): number => {
-  const { locks, p2m } = hypervisor;
-  if (mfn < 0) return mfn;
-  if (!p2m.contains(gfn) || !addReference(hypervisor, mfn)) return -EINVAL;
-  const lock = locks.id("p2m", slot);
-  locks.acquire(lock);
-  const isHole = p2m.get(slot, gfn) === P2M_HOLE;
-  const result = isHole ? hookRun(hypervisor, slot, gfn, mfn, 1, P2M_FOREIGN) : -EINVAL;
-  locks.release(lock);
-  if (result !== 0) putFrame(hypervisor, mfn);
   return result;
 };
 

@@ -119,7 +119,7 @@ const unmap = (cpu: Cpu, arg: number): number => {
 
 /** A domain maps what it was given the right to itself; for another it takes a device model or the control domain. */
 const resolveIrqDomain = (cpu: Cpu, domid: number): number =>
-  domid === abi.DOMID_SELF || domid === cpu.domid ? cpu.slot : resolveDomain(cpu, domid, "DM_PRIV");
+  resolveDomain(cpu, domid, domid === abi.DOMID_SELF || domid === cpu.domid ? "TARGET" : "DM_PRIV");
 
 const freePirq = (cpu: Cpu, arg: number): number => {
   const { memory, hypervisor } = cpu;

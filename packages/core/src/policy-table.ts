@@ -27,6 +27,8 @@ export interface HypercallPolicy {
   readonly commands?: Readonly<Record<number, Access>>;
   /** Bits of the first argument that are the command; all of them by default. */
   readonly commandMask?: number;
+  /** Its handler looks at the command and makes the check, not the door. */
+  readonly isOpen?: boolean;
 }
 
 /** The policy of each hypercall. What is not here, or not in `commands`, does not exist: -ENOSYS. */
@@ -87,7 +89,28 @@ export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
   },
   console_io: { commands: { [abi.CONSOLEIO_write]: "HOOK", [abi.CONSOLEIO_read]: "PRIV" } },
   // The number of entries is looked at before the command, and most refusals are statuses: see grant-table-op.ts.
-  grant_table_op: { whole: "HOOK" },
+  grant_table_op: {
+    isOpen: true,
+    commands: {
+      [abi.GNTTABOP_map_grant_ref]: "HOOK",
+      [abi.GNTTABOP_unmap_grant_ref]: "HOOK",
+      [abi.GNTTABOP_setup_table]: "TARGET",
+      [abi.GNTTABOP_dump_table]: "ABSENT",
+      [abi.GNTTABOP_transfer]: "HOOK",
+      [abi.GNTTABOP_copy]: "HOOK",
+      [abi.GNTTABOP_query_size]: "TARGET",
+      [abi.GNTTABOP_unmap_and_replace]: "HOOK",
+      [abi.GNTTABOP_set_version]: "HOOK",
+      [abi.GNTTABOP_get_status_frames]: "TARGET",
+      [abi.GNTTABOP_get_version]: "TARGET",
+      [abi.GNTTABOP_swap_grant_ref]: "HOOK",
+      [abi.GNTTABOP_cache_flush]: "ABSENT",
+      [abi.GNTTABOP_map_revokable]: "HOOK",
+      [abi.GNTTABOP_revoke]: "HOOK",
+      [abi.GNTTABOP_reset]: "HOOK",
+      [abi.GNTTABOP_unmap_notify]: "HOOK",
+    },
+  },
   vm_assist: { whole: "ABSENT" },
   vcpu_op: {
     commands: {
@@ -185,8 +208,60 @@ export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
     },
   },
   // Their commands stand in memory, behind a version that is checked first: see domctl.ts and sysctl.ts.
-  sysctl: { whole: "HOOK" },
-  domctl: { whole: "HOOK" },
+  sysctl: {
+    isOpen: true,
+    commands: {
+      [abi.XEN_SYSCTL_physinfo]: "PRIV",
+      [abi.XEN_SYSCTL_getdomaininfolist]: "XS_PRIV",
+    },
+  },
+  domctl: {
+    isOpen: true,
+    commands: {
+      [abi.XEN_DOMCTL_createdomain]: "PRIV",
+      [abi.XEN_DOMCTL_destroydomain]: "PRIV",
+      [abi.XEN_DOMCTL_pausedomain]: "PRIV",
+      [abi.XEN_DOMCTL_unpausedomain]: "PRIV",
+      [abi.XEN_DOMCTL_getdomaininfo]: "PRIV",
+      [abi.XEN_DOMCTL_setvcpuaffinity]: "PRIV",
+      [abi.XEN_DOMCTL_shadow_op]: "PRIV",
+      // A device model changes it within the bounds of memory-limits.ts.
+      [abi.XEN_DOMCTL_max_mem]: "DM_PRIV",
+      [abi.XEN_DOMCTL_setvcpucontext]: "PRIV",
+      [abi.XEN_DOMCTL_getvcpucontext]: "PRIV",
+      [abi.XEN_DOMCTL_getvcpuinfo]: "PRIV",
+      [abi.XEN_DOMCTL_max_vcpus]: "PRIV",
+      [abi.XEN_DOMCTL_scheduler_op]: "PRIV",
+      [abi.XEN_DOMCTL_setdomainhandle]: "PRIV",
+      [abi.XEN_DOMCTL_setdebugging]: "PRIV",
+      [abi.XEN_DOMCTL_irq_permission]: "PRIV",
+      [abi.XEN_DOMCTL_iomem_permission]: "PRIV",
+      [abi.XEN_DOMCTL_ioport_permission]: "PRIV",
+      [abi.XEN_DOMCTL_hypercall_init]: "PRIV",
+      [abi.XEN_DOMCTL_settimeoffset]: "PRIV",
+      [abi.XEN_DOMCTL_getvcpuaffinity]: "PRIV",
+      [abi.XEN_DOMCTL_resumedomain]: "PRIV",
+      [abi.XEN_DOMCTL_sendtrigger]: "PRIV",
+      [abi.XEN_DOMCTL_subscribe]: "PRIV",
+      [abi.XEN_DOMCTL_gethvmcontext]: "PRIV",
+      [abi.XEN_DOMCTL_sethvmcontext]: "PRIV",
+      [abi.XEN_DOMCTL_assign_device]: "PRIV",
+      [abi.XEN_DOMCTL_bind_pt_irq]: "PRIV",
+      [abi.XEN_DOMCTL_memory_mapping]: "PRIV",
+      [abi.XEN_DOMCTL_ioport_mapping]: "PRIV",
+      [abi.XEN_DOMCTL_set_target]: "PRIV",
+      [abi.XEN_DOMCTL_deassign_device]: "PRIV",
+      [abi.XEN_DOMCTL_unbind_pt_irq]: "PRIV",
+      [abi.XEN_DOMCTL_set_virq_handler]: "PRIV",
+      [abi.XEN_DOMCTL_setvnumainfo]: "PRIV",
+      [abi.XEN_DOMCTL_soft_reset]: "PRIV",
+      [abi.XEN_DOMCTL_gsi_permission]: "PRIV",
+      [abi.XEN_DOMCTL_get_domain_state]: "XS_PRIV",
+      [abi.XEN_DOMCTL_freeze_memory]: "PRIV",
+      [abi.XEN_DOMCTL_get_memory_limits]: "DM_PRIV",
+      [abi.XEN_DOMCTL_set_memory_limits]: "PRIV",
+    },
+  },
   kexec_op: { whole: "PRIV" },
   argo_op: { whole: "ABSENT" },
   xenpmu_op: { whole: "ABSENT" },

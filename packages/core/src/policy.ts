@@ -6,6 +6,8 @@ import * as abi from "@xenolith/abi";
 import type { Cpu } from "./cpu.ts";
 import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
+import { NARROW_DENIED, NARROW_MIDDLE, NARROW_PRIVILEGED } from "./narrowing-table.ts";
+import { operationIndex } from "./operations.ts";
 import type { Access } from "./policy-table.ts";
 
 const { ESRCH, EPERM } = abi;
@@ -15,13 +17,36 @@ export const isPrivileged = (hypervisor: Hypervisor, slot: number): boolean =>
   (hypervisor.domains.flags[slot]! & DOMAIN_FLAG_PRIVILEGED) !== 0;
 
 /** Whether the domain in `caller` may use an operation of class `access` on the domain in `target`. */
-export const mayAct = (hypervisor: Hypervisor, caller: number, target: number, access: Access): boolean => {
-  if (access === "ABSENT") return false;
+export const mayAct = (
+  hypervisor: Hypervisor,
+  caller: number,
+  target: number,
+  access: Access | typeof NOBODY,
+): boolean => {
+  if (access === "ABSENT" || access === NOBODY) return false;
   if (access === "HOOK" || access === "TEXT" || isPrivileged(hypervisor, caller)) return true;
   if (access === "XS_PRIV") return (hypervisor.domains.flags[caller]! & DOMAIN_FLAG_XENSTORE) !== 0;
   if (access === "PRIV") return false;
   if (access === "TARGET" && caller === target) return true;
   return hypervisor.domains.target[caller] === target + 1;
+};
+
+/** What an operation that the operator's policy denies wants. */
+export const NOBODY = "NOBODY";
+
+/** The class that the operation which `cpu` makes wants of it: `access`, or more if the operator's policy says so. */
+export const requiredAccess = (cpu: Cpu, access: Access): Access | typeof NOBODY => {
+  const { domains } = cpu.hypervisor;
+  return domains.isNarrowed[cpu.slot] === 0 ? access : narrowedAccess(cpu, access);
+};
+
+const narrowedAccess = (cpu: Cpu, access: Access): Access | typeof NOBODY => {
+  const operation = operationIndex(cpu.operation, cpu.command);
+  const cell = operation < 0 ? 0 : cpu.hypervisor.domains.narrowing.of(cpu.slot, operation);
+  if (cell === NARROW_DENIED) return NOBODY;
+  if (cell === NARROW_PRIVILEGED) return "PRIV";
+  if (cell !== NARROW_MIDDLE) return access;
+  return access === "TARGET" ? "DM_PRIV" : access === "HOOK" || access === "TEXT" ? "XS_PRIV" : access;
 };
 
 /**
@@ -32,13 +57,13 @@ export const resolveDomain = (cpu: Cpu, domid: number, access: Access): number =
   const { hypervisor } = cpu;
   const slot = domid === abi.DOMID_SELF ? cpu.slot : hypervisor.domains.slotOf(domid);
   if (slot < 0) return -ESRCH;
-  return mayAct(hypervisor, cpu.slot, slot, access) ? slot : -EPERM;
+  return mayAct(hypervisor, cpu.slot, slot, requiredAccess(cpu, access)) ? slot : countDenied(cpu);
 };
 
-/** Counts and notes a refusal; returns -EPERM. */
-export const countDenied = (cpu: Cpu, number: number, command: number): number => {
+/** Counts and notes that the operation which `cpu` makes was refused; returns -EPERM. */
+export const countDenied = (cpu: Cpu): number => {
   const { domains, platform } = cpu.hypervisor;
-  domains.denied[cpu.slot]! += 1;
-  domains.trace.note(cpu.slot, "denied", { nowNs: platform.now(), first: number, second: command });
+  Atomics.add(domains.denied, cpu.slot, 1);
+  domains.trace.note(cpu.slot, "denied", { nowNs: platform.now(), first: cpu.operation, second: cpu.command });
   return -EPERM;
 };

@@ -7,8 +7,8 @@ import { outstandingClaims } from "./accounting.ts";
 import { freeFrameCount } from "./buddy.ts";
 import type { Cpu, Handler } from "./cpu.ts";
 import { listDomains, writeDomainInfo } from "./domain-info.ts";
-import type { Access } from "./policy-table.ts";
-import { countDenied, mayAct } from "./policy.ts";
+import { policy } from "./policy-table.ts";
+import { countDenied, mayAct, requiredAccess } from "./policy.ts";
 
 const { EACCES, EFAULT, ENOSYS } = abi;
 const OP_BYTES = abi.xen_sysctl.sizeBytes;
@@ -17,10 +17,7 @@ const INFO_BYTES = abi.xen_domctl_getdomaininfo.sizeBytes;
 const INFO_SCRATCH = 1024;
 
 /** One operation; the structure is in the scratch buffer and goes back to the guest when it succeeds. */
-interface Operation {
-  readonly access: Access;
-  readonly run: (cpu: Cpu) => number;
-}
+type Operation = (cpu: Cpu) => number;
 
 const { u } = abi.xen_sysctl;
 
@@ -64,8 +61,8 @@ const getDomainInfoList = (cpu: Cpu): number => {
 
 /** Every sysctl. A command that is not here does not exist. */
 export const sysctlOperations: Readonly<Record<number, Operation>> = {
-  [abi.XEN_SYSCTL_physinfo]: { access: "PRIV", run: physinfo },
-  [abi.XEN_SYSCTL_getdomaininfolist]: { access: "XS_PRIV", run: getDomainInfoList },
+  [abi.XEN_SYSCTL_physinfo]: physinfo,
+  [abi.XEN_SYSCTL_getdomaininfolist]: getDomainInfoList,
 };
 
 /** sysctl(op). */
@@ -75,11 +72,11 @@ export const sysctl: Handler = (cpu, op) => {
   const command = abi.xen_sysctl.cmd.get(memory.scratch, 0);
   if (abi.xen_sysctl.interface_version.get(memory.scratch, 0) !== abi.XEN_SYSCTL_INTERFACE_VERSION) return -EACCES;
   const operation = Object.hasOwn(sysctlOperations, command) ? sysctlOperations[command] : undefined;
-  if (!mayAct(hypervisor, cpu.slot, cpu.slot, operation?.access ?? "PRIV")) {
-    return countDenied(cpu, abi.__HYPERVISOR_sysctl, command);
-  }
+  cpu.command = command;
+  const access = requiredAccess(cpu, policy.sysctl.commands?.[command] ?? "PRIV");
+  if (!mayAct(hypervisor, cpu.slot, cpu.slot, access)) return countDenied(cpu);
   if (operation === undefined) return -ENOSYS;
-  const result = operation.run(cpu);
+  const result = operation(cpu);
   if (result < 0) return result;
   return memory.store(op, OP_BYTES) ? result : -EFAULT;
 };

@@ -8,7 +8,7 @@ import type { Guest } from "./machine.ts";
 import { Machine, poke } from "./machine.ts";
 import { beginVcpu } from "../src/vcpu-life.ts";
 import { mapPirq, permitIrq } from "../src/pirq.ts";
-import { setMaxPages } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 
 /** Where lists stand that a structure points to: in page 6 of the guest. */
 export const LIST = 0x6000;

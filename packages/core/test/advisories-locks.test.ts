@@ -11,7 +11,7 @@ import { attachSpace, hookRun } from "../src/address-space.ts";
 import { audit } from "../src/auditor.ts";
 import { initialise } from "../src/boot.ts";
 import { createDomain } from "../src/domain-create.ts";
-import { setMaxPages } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { beginDestroy, continueDestroy, reapDomains } from "../src/domain-reap.ts";
 import { pauseDomain, unpauseDomain, vcpuThreadGone, vcpuThreadStarted } from "../src/domain-run.ts";
 import { bindVirq } from "../src/event-ports.ts";

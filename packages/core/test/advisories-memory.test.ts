@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { assignPages, outstandingClaims, setClaim } from "../src/accounting.ts";
 import { allocateFrames, freeFrameCount, freeFrames } from "../src/buddy.ts";
-import { setMaxPages } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { depopulateRun, populateRun } from "../src/memory-populate.ts";
 import { P2M_HOLE } from "../src/p2m.ts";
 import { vmaTotal } from "../src/vma.ts";

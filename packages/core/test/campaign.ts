@@ -5,7 +5,8 @@
 import * as abi from "@xenolith/abi";
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { crashDomain, setMaxPages, setTarget } from "../src/domain-ops.ts";
+import { crashDomain, setTarget } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { beginDestroy, continueDestroy, reapDomains } from "../src/domain-reap.ts";
 import { pauseDomain, resumeDomain, unpauseDomain } from "../src/domain-run.ts";
 import { policy } from "../src/policy-table.ts";

@@ -14,15 +14,8 @@ import { describe, it } from "node:test";
 import { ATTENTION_DOMAIN } from "../src/attention.ts";
 import { createDomain } from "../src/domain-create.ts";
 import { domainInfo, listDomains } from "../src/domain-info.ts";
-import {
-  crashDomain,
-  crashReason,
-  domainQuiet,
-  findDomain,
-  setMaxPages,
-  setTarget,
-  shutdownDomain,
-} from "../src/domain-ops.ts";
+import { crashDomain, crashReason, domainQuiet, findDomain, setTarget, shutdownDomain } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { beginDestroy, continueDestroy } from "../src/domain-reap.ts";
 import { pauseDomain, PAUSE_COUNT_MAX, resumeDomain, unpauseDomain } from "../src/domain-run.ts";
 import { ParkedError } from "../src/fake-platform.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { E2BIG, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ESRCH } from "@xenolith/abi";
-import { setMaxPages } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { freeFrameCount } from "../src/buddy.ts";
 import {
   beginDestroy,

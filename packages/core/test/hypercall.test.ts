@@ -71,7 +71,7 @@ const fills: Readonly<Record<string, (at: number) => number>> = {
 const commandsOf = (number: number): readonly number[] => {
   const found = Object.entries(abi.hypercalls).find(([, row]) => row.number === number);
   const name = Object.keys(policy).find((candidate): candidate is keyof typeof policy => candidate === found?.[0]);
-  const commands = name === undefined ? undefined : policy[name].commands;
+  const commands = name === undefined || policy[name].isOpen === true ? undefined : policy[name].commands;
   return commands === undefined ? [] : Object.keys(commands).map(Number);
 };
 

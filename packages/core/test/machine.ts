@@ -9,7 +9,7 @@ import { initialise } from "../src/boot.ts";
 import type { Cpu } from "../src/cpu.ts";
 import { createDomain } from "../src/domain-create.ts";
 import type { DomainSpec } from "../src/domain-create.ts";
-import { setMaxPages } from "../src/domain-ops.ts";
+import { setMaxPages } from "../src/memory-limits.ts";
 import { unpauseDomain } from "../src/domain-run.ts";
 import { createTestHypervisor, ParkedError } from "../src/fake-platform.ts";
 import type { TestHypervisor } from "../src/fake-platform.ts";
