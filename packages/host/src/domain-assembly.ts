@@ -2,14 +2,16 @@
  * Makes a domain out of options: row, address space, memory, files, streams. On failure everything is taken back.
  */
 import { errnoName, XenolithError } from "@xenolith/abi";
-import { attachSpace, createDomain } from "@xenolith/core";
+import { attachSpace, createDomain, findDomain, setTarget } from "@xenolith/core";
 import { closeDescriptor } from "@xenolith/sys";
 import type { AddressSpace } from "./address-space-pool.ts";
 import { buildDomain } from "./builder.ts";
 import { CONSOLE_GFN } from "./rings.ts";
 import { ConsoleStream } from "./console-stream.ts";
 import {
+  type DomainName,
   type DomainOptions,
+  extraFramesOf,
   framesOf,
   MEMORY_BYTES_DEFAULT,
   openDirectories,
@@ -32,7 +34,7 @@ export type AssembledParts = Omit<DomainParts, "onDestroyed">;
  * Creates a paused domain with its memory filled.
  *
  * @throws XenolithError `DOMAIN_LIMIT`, `MEMORY_EXHAUSTED`, `MEMORY_LIMIT`, `VMA_EXHAUSTED`, `INVALID_SIZE`,
- * `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `MODULE_INVALID`.
+ * `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `DOMAIN_NOT_FOUND`, `MODULE_INVALID`.
  */
 export const assembleDomain = async (
   context: HostContext,
@@ -50,6 +52,7 @@ export const assembleDomain = async (
   let console: ConsoleStream | undefined;
   try {
     slot = createRow(context, options);
+    if (options.deviceModelFor !== undefined) makeDeviceModel(context, slot, options.deviceModelFor);
     hostTable.reset(slot, hypervisor.geometry.vcpusPerDomain);
     space = spaces.take();
     attach(context, slot, space);
@@ -117,9 +120,13 @@ const serveRings = (context: HostContext, console: ConsoleStream, domain: Xensto
 };
 
 /** A new row of the domain table. */
-const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number => {
+const createRow = ({ hypervisor, policy }: HostContext, options: DomainOptions): number => {
+  const { machineFrames } = hypervisor.geometry;
+  const narrowing = policy.narrowingOf(options);
   const domid = createDomain(hypervisor, {
     vcpus: options.vcpus ?? 1,
+    deviceModelPages: extraFramesOf(options.deviceModelMemoryBytes ?? 0, machineFrames),
+    ...(narrowing === undefined ? {} : { narrowing }),
     ...(options.vmaBudget === undefined ? {} : { vmaBudget: options.vmaBudget }),
     ...(options.privileged === undefined ? {} : { privileged: options.privileged }),
   });
@@ -135,6 +142,16 @@ const createRow = ({ hypervisor }: HostContext, options: DomainOptions): number 
     default:
       throw new XenolithError("HYPERCALL_FAILED", `createdomain failed: ${errnoName(domid) ?? domid}`);
   }
+};
+
+const makeDeviceModel = ({ hypervisor }: HostContext, slot: number, { domid, generation }: DomainName): void => {
+  const target = findDomain(hypervisor, domid, generation);
+  const result = target < 0 ? target : setTarget(hypervisor, slot, target);
+  if (result === 0) return;
+  throw new XenolithError(
+    "DOMAIN_NOT_FOUND",
+    `cannot make a device model for domain ${domid}: ${errnoName(result) ?? result}`,
+  );
 };
 
 const attach = ({ hypervisor }: HostContext, slot: number, space: AddressSpace): void => {

@@ -22,6 +22,12 @@ export interface SharedDirectory {
   readonly readOnly?: boolean;
 }
 
+/** Names a domain that exists: a `Domain` does. */
+export interface DomainName {
+  readonly domid: number;
+  readonly generation: number;
+}
+
 /** What a new domain is like. Only `image` is needed. */
 export interface DomainOptions {
   /** A file, the bytes of a module, or what `Host.loadImage` returned. */
@@ -55,6 +61,12 @@ export interface DomainOptions {
   readonly preemptible?: boolean;
   /** It may make the hypercalls of a control domain. */
   readonly privileged?: boolean;
+  /** Which rules of the host's policy are about it, beside those that name it; none by default. */
+  readonly label?: string;
+  /** By how many bytes its device models may raise its `memoryBytesMax`, together; 0 by default. In frames of 4 KiB. */
+  readonly deviceModelMemoryBytes?: number;
+  /** The domain whose device model this one is: it may act on that one's memory, events and parameters, and no other's. */
+  readonly deviceModelFor?: DomainName;
 }
 
 /** Default of `memoryBytesMax`. */
@@ -78,6 +90,10 @@ export const framesOf = (memoryBytesMax: number, machineFrames: number): number 
   }
   return frames;
 };
+
+/** Frames that device models may add, from a number of bytes. Throws XenolithError `INVALID_SIZE`. */
+export const extraFramesOf = (memoryBytes: number, machineFrames: number): number =>
+  memoryBytes === 0 ? 0 : framesOf(memoryBytes, machineFrames);
 
 /** Refuses options that are out of range. */
 export const checkOptions = (options: DomainOptions, vcpusMax: number): void => {

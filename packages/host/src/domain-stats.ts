@@ -15,6 +15,8 @@ export interface DomainStats {
   readonly vmaBudget: number;
   /** Hypercalls, WASI calls and services that it made. */
   readonly hypercalls: number;
+  /** Hypercalls that the policy refused it. */
+  readonly denied: number;
   /** Events that it received. */
   readonly events: number;
   /** Processor time of its vCPUs. */
@@ -29,6 +31,7 @@ export const emptyStats: DomainStats = {
   vmas: 0,
   vmaBudget: 0,
   hypercalls: 0,
+  denied: 0,
   events: 0,
   cpuSeconds: 0,
 };
@@ -43,6 +46,7 @@ export const readStats = ({ hypervisor }: HostContext, slot: number, cpuNs: numb
     vmas: found.vmaCount,
     vmaBudget: found.vmaBudget,
     hypercalls: found.hypercalls,
+    denied: found.denied,
     events: found.events,
     cpuSeconds: cpuNs / 1e9,
   };

@@ -10,7 +10,6 @@ import {
   type DomainState,
   GuestMemory,
   pauseDomain,
-  setMaxPages,
   shutdownDomain,
   unpauseDomain,
 } from "@xenolith/core";
@@ -20,7 +19,7 @@ import { type CallResult, DomainCalls } from "./domain-calls.ts";
 import type { ConsoleStream } from "./console-stream.ts";
 import type { DomainExit } from "./domain-exit.ts";
 import { DomainLife } from "./domain-life.ts";
-import { framesOf } from "./domain-options.ts";
+import { DomainMemory } from "./domain-memory.ts";
 import type { DomainParts } from "./domain-parts.ts";
 import type { DomainStats } from "./domain-stats.ts";
 import { InterruptSource } from "./interrupt-source.ts";
@@ -50,6 +49,7 @@ export class Domain implements AsyncDisposable {
   readonly #memory: GuestMemory;
   readonly #life: DomainLife;
   readonly #calls: DomainCalls;
+  readonly #limits: DomainMemory;
 
   /** Only `Host` makes domains. */
   constructor(parts: DomainParts) {
@@ -60,6 +60,7 @@ export class Domain implements AsyncDisposable {
     this.name = parts.name;
     this.#memory = new GuestMemory(parts.context.hypervisor, parts.slot);
     this.#life = new DomainLife(parts, this.events, (report) => this.#settle(report));
+    this.#limits = new DomainMemory(parts.context.hypervisor, this);
     this.#calls = new DomainCalls(parts.image.image.manifest, (command) => this.#life.command(command));
     this.events.on("exit", (exit) => this.#endCalls(exit));
   }
@@ -210,15 +211,18 @@ export class Domain implements AsyncDisposable {
     if (this.#memory.copyToGuest(address, bytes) !== 0) throw this.#notPopulated("write", address, bytes.length);
   }
 
+  /** Its memory limits, and who else may change them. */
+  get memory(): DomainMemory {
+    return this.#limits;
+  }
+
   /**
-   * Changes how much memory it may own. What it owns already stays.
+   * Changes how much memory it may own, beside what its device models added. What it owns already stays.
    *
-   * @throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`.
+   * @throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`, `MEMORY_FROZEN`.
    */
   setMemoryMax(memoryBytes: number): void {
-    const slot = this.#liveSlot("setMemoryMax");
-    const frames = framesOf(memoryBytes, this.#hypervisor.geometry.machineFrames);
-    this.#check("max_mem", setMaxPages(this.#hypervisor, slot, frames));
+    this.#limits.setMax(memoryBytes);
   }
 
   /**

@@ -1,9 +1,19 @@
 /**
  * `memory.size` and `memory.grow` of a guest, as the hypervisor sees them: RAM in pages of 64 KiB from address 0. Growth
  * populates frames under the domain's max_pages, all of them or none; it is refused when the guest has put something of
- * its own where the new pages would stand.
+ * its own where the new pages would stand, and where the policy denies it populate_physmap.
  */
-import { type Cpu, depopulateRun, type Hypervisor, P2M_HOLE, type Populated, populateRun } from "@xenolith/core";
+import { __HYPERVISOR_memory_op, DOMID_SELF, XENMEM_populate_physmap } from "@xenolith/abi";
+import {
+  authorise,
+  type Cpu,
+  depopulateRun,
+  type Hypervisor,
+  P2M_HOLE,
+  type Populated,
+  populateRun,
+  resolveDomain,
+} from "@xenolith/core";
 import type { HostTable } from "./host-table.ts";
 
 /** Frames of one WebAssembly page. */
@@ -15,6 +25,7 @@ const outcome: Populated = { count: 0, blockedGfn: -1, error: 0 };
 export const growHeap = (cpu: Cpu, hostTable: HostTable, tag: number, pages: number): number => {
   const { memoryPages, memoryPagesMax } = hostTable;
   const { slot } = cpu;
+  if (pages > 0 && !mayPopulate(cpu)) return -1;
   lockHeap(hostTable, slot, tag);
   const before = memoryPages[slot]!;
   const isGrown =
@@ -24,6 +35,11 @@ export const growHeap = (cpu: Cpu, hostTable: HostTable, tag: number, pages: num
   unlockHeap(hostTable, slot);
   return isGrown ? before : -1;
 };
+
+/** Whether the policy lets the caller populate its own memory. */
+const mayPopulate = (cpu: Cpu): boolean =>
+  authorise(cpu, __HYPERVISOR_memory_op, XENMEM_populate_physmap) === 0 &&
+  resolveDomain(cpu, DOMID_SELF, "TARGET") >= 0;
 
 /**
  * Populates `count` gfns from `gfn` that are holes now, all or none. Returns 0, a negative errno, or 1 when something

@@ -7,6 +7,7 @@ import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
 import type { HostTable } from "./host-table.ts";
 import type { Machine } from "./machine.ts";
+import type { HostPolicy } from "./policy.ts";
 import type { RingFrames } from "./ring-frame.ts";
 import type { VcpuPool } from "./vcpu-pool.ts";
 import type { XenstoreService } from "./xenstore-service.ts";
@@ -29,6 +30,8 @@ export interface HostContext {
   /** Frames of guests that it serves rings in. */
   readonly ringFrames: RingFrames;
   readonly xenstore: XenstoreService;
+  /** What the operator takes from domains. */
+  readonly policy: HostPolicy;
   /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */
   readonly attend: () => void;
   /** Notes that our own code failed somewhere; `Host.audit` tells it. */

@@ -17,6 +17,7 @@ import { turnOffDeoptimisation } from "./image.ts";
 import { fastBank, Machine } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
+import { HostPolicy } from "./policy.ts";
 import { RingFrames } from "./ring-frame.ts";
 import { Shares } from "./shares.ts";
 import { TimerService } from "./timer-service.ts";
@@ -43,11 +44,12 @@ export interface HostParts {
 /** Faults that are kept; the first ones tell the most. */
 const FAULTS_MAX = 100;
 
-/** Opens a host. Throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `SYSTEM_CALL`. */
+/** Opens a host. Throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `CONFIG_INVALID`, `SYSTEM_CALL`. */
 export const openParts = (options: HostOptions): HostParts => {
   const refusal = platformRefusal(thisPlatform());
   if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
   const warmCount = warmCountOf(options);
+  const policy = new HostPolicy(options.policy);
   turnOffDeoptimisation();
   const geometry = geometryOf(options);
   const windowMemory = createSoftSpace();
@@ -58,6 +60,7 @@ export const openParts = (options: HostOptions): HostParts => {
   const late: LateParts = { ring: (): void => {}, recover: (): void => {}, revoked: (): void => {} };
   const hypervisor = attachHypervisor(machine, softBases, epochNs, late);
   const dom0 = initialise(hypervisor);
+  policy.install(hypervisor);
   const faults: string[] = [];
   const noteFault = (message: string): void => void (faults.length < FAULTS_MAX && faults.push(message));
   const domains = new Map<number, Domain>();
@@ -86,6 +89,7 @@ export const openParts = (options: HostOptions): HostParts => {
     window: new Dom0Space(hypervisor, DOM0_SLOT, windowMemory),
     dmaView: new Dom0Space(hypervisor, dmaSlot(hypervisor.domains), dmaMemory),
     ringFrames,
+    policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
     attend: attention.serve,
     noteFault,

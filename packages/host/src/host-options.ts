@@ -5,6 +5,7 @@ import { XenolithError } from "@xenolith/abi";
 import { type Geometry, productionGeometry } from "@xenolith/core";
 import { machineMemory, vmaCount, vmaCountMax } from "@xenolith/sys";
 import { FRAME_BYTES } from "./mmu.ts";
+import type { PolicyDocument } from "./policy.ts";
 
 /** Everything can be left out. */
 export interface HostOptions {
@@ -18,6 +19,8 @@ export interface HostOptions {
   readonly cacheDirectory?: string;
   /** Serves xenstore at this path, for programs of the same user (`xl xenstore`); nowhere by default. Keeps the process alive. */
   readonly xenstoreSocket?: string;
+  /** Takes operations from domains that the hypervisor's own table gives them; takes nothing by default. */
+  readonly policy?: PolicyDocument;
 }
 
 /** Banks of 4 GiB that the direct map may have. */

@@ -55,7 +55,8 @@ export class Host implements AsyncDisposable {
    * Opens a host. Needs no options; takes address space and a few MiB, no machine memory. Does not keep the process
    * alive: running guests do.
    *
-   * @throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `SYSTEM_CALL` (the socket);
+   * @throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `CONFIG_INVALID` (the policy),
+   * `SYSTEM_CALL` (the socket);
    * SystemCallError.
    */
   static async open(options: HostOptions = {}): Promise<Host> {
@@ -143,7 +144,7 @@ export class Host implements AsyncDisposable {
    * Creates a domain with its memory filled; `Domain.start` lets it run.
    *
    * @throws XenolithError as `loadImage`, and `DOMAIN_LIMIT`, `MEMORY_LIMIT`, `MEMORY_EXHAUSTED`, `VMA_EXHAUSTED`,
-   * `INVALID_SIZE`, `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `ABORTED`.
+   * `INVALID_SIZE`, `INVALID_ARGUMENT`, `DIRECTORY_NOT_FOUND`, `DOMAIN_NOT_FOUND` (`deviceModelFor`), `ABORTED`.
    */
   async createDomain(options: DomainOptions, action?: Pick<ActionOptions, "signal">): Promise<Domain> {
     this.#requireOpen();
