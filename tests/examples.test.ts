@@ -9,7 +9,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 const root = path.join(import.meta.dirname, "../..");
-const EXAMPLES = ["library/plugin.mjs", "copy-engine/run.mjs"];
+const EXAMPLES = ["library/plugin.mjs", "copy-engine/run.mjs", "device-model/run.mjs"];
 const MIB = 2 ** 20;
 
 /** What the demo reports with `--json`, as far as it is looked at here. */
