@@ -64,7 +64,7 @@ describe("console_io", () => {
     assert.equal(taken(machine, guest), line);
   });
 
-  it("H23: a guest prints no more than its burst and its rate, and others are not affected", () => {
+  it("H23, T15: a guest, be it a device model, prints no more than its burst and its rate, and others are not affected", () => {
     const machine = new Machine();
     const guest = machine.guest();
     const other = machine.guest();

@@ -191,6 +191,69 @@ describe("device models and max_pages", () => {
   });
 });
 
+describe("pages of the target in a device model", () => {
+  const WINDOW = 0x100;
+  const map = (machine: Machine, caller: Guest, foreign: number, index: number, gfn: number): number => {
+    pokeWords(caller, LIST, index, gfn, 0x7777);
+    const bytes = new DataView(new ArrayBuffer(abi.xen_add_to_physmap_batch.sizeBytes));
+    const batch = abi.xen_add_to_physmap_batch;
+    batch.domid.set(bytes, 0, abi.DOMID_SELF);
+    batch.space.set(bytes, 0, abi.XENMAPSPACE_gmfn_foreign);
+    batch.size.set(bytes, 0, 1);
+    batch.u.foreign_domid.set(bytes, 0, foreign);
+    batch.idxs.set(bytes, 0, LIST);
+    batch.gpfns.set(bytes, 0, LIST + 4);
+    batch.errs.set(bytes, 0, LIST + 8);
+    poke(caller, ARG, new Uint8Array(bytes.buffer));
+    const result = machine.call(caller, abi.__HYPERVISOR_memory_op, abi.XENMEM_add_to_physmap_batch, ARG);
+    return result === 0 ? new DataView(peek(caller, LIST + 8, 4).buffer).getInt32(0, true) : result;
+  };
+  const unmap = (machine: Machine, caller: Guest, gfn: number): number => {
+    pokeWords(caller, ARG, abi.DOMID_SELF, gfn);
+    return machine.call(caller, abi.__HYPERVISOR_memory_op, abi.XENMEM_remove_from_physmap, ARG);
+  };
+
+  it("the device model sees and writes its target's RAM, and nobody else's", () => {
+    const { machine, model, target, other } = stage();
+    poke(target, 3 * 4096, Uint8Array.of(7));
+    assert.equal(map(machine, model, target.domid, 3, WINDOW), 0);
+    assert.deepEqual([...peek(model, WINDOW * 4096, 1)], [7]);
+    poke(model, WINDOW * 4096, Uint8Array.of(8));
+    assert.deepEqual([...peek(target, 3 * 4096, 1)], [8]);
+    for (const domid of [other.domid, 0]) assert.equal(map(machine, model, domid, 3, WINDOW + 1), -EPERM);
+    assert.equal(map(machine, other, target.domid, 3, WINDOW), -EPERM);
+    assert.equal(map(machine, model, target.domid, 3, WINDOW), -EINVAL, "not a hole");
+    for (const index of [0x3ff, 0x400, 0xffff_ffff]) {
+      assert.equal(map(machine, model, target.domid, index, WINDOW + 1), -EINVAL, "no RAM");
+    }
+    assert.equal(map(machine, model, target.domid, 3, 0xffff_ffff), -EINVAL);
+    assert.equal(unmap(machine, model, WINDOW), 0);
+    assert.equal(unmap(machine, model, WINDOW), -abi.ENOENT);
+  });
+
+  it("a page that the target gives up stays in its accounts until the device model lets go, also over its end", () => {
+    const actors = stage();
+    const { machine, model, target } = actors;
+    const { hypervisor } = machine;
+    assert.equal(map(machine, model, target.domid, 5, WINDOW), 0);
+    assert.equal(map(machine, model, target.domid, 6, WINDOW + 1), 0);
+    pokeWords(target, LIST, 5);
+    pokeWords(target, ARG, LIST, 1, 0, 0, abi.DOMID_SELF);
+    assert.equal(machine.call(target, abi.__HYPERVISOR_memory_op, abi.XENMEM_decrease_reservation, ARG), 1);
+    assert.equal(limitsOf(actors, target).totPages, RAM_FRAMES);
+    assert.equal(unmap(machine, model, WINDOW), 0);
+    assert.equal(limitsOf(actors, target).totPages, RAM_FRAMES - 1);
+    beginDestroy(hypervisor, target.slot);
+    for (let round = 0; round < 10; round += 1) reapDomains(hypervisor);
+    assert.equal(limitsOf(actors, target).totPages, 1);
+    assert.equal(map(machine, model, target.domid, 6, WINDOW + 2), -ESRCH);
+    beginDestroy(hypervisor, model.slot);
+    for (let round = 0; round < 10; round += 1) reapDomains(hypervisor);
+    machine.check();
+    assert.equal(hypervisor.domains.slotOf(target.domid), -1);
+  });
+});
+
 describe("freezing of max_pages", () => {
   const freeze = (machine: Machine, caller: Guest, domid: number, wanted = 1, token = 0): number =>
     domctl(machine, caller, abi.XEN_DOMCTL_freeze_memory, domid, (view) => {
