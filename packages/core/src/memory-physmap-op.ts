@@ -66,7 +66,7 @@ export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
   const slot = resolveDomain(cpu, xen_add_to_physmap_batch.domid.get(view, 0), "TARGET");
   if (slot < 0) return slot;
   if (space === XENMAPSPACE_gmfn_range) return -EOPNOTSUPP;
-  const owner = foreignOf(cpu, slot, space, foreign);
+  let owner = foreignOf(cpu, slot, space, foreign);
   if (owner < 0 && owner !== OWN_PAGES) return owner;
   if (!areInside || !memory.accessible(errors, size * 4, true)) return -EFAULT;
   for (let item = 0; item < size; item += 1) {
@@ -78,7 +78,11 @@ export const addToPhysmapBatchOp = (cpu: Cpu, argument: number): number => {
         ? addToPhysmap(hypervisor, slot, space, index, gfn)
         : mapForeign(hypervisor, slot, { foreign: owner, index, gfn });
     if (!memory.writeU32(errors + item * 4, result >>> 0)) return -EFAULT;
-    if (item % SLICE_PAGES === SLICE_PAGES - 1 && owner === OWN_PAGES) letOthersGo(cpu, slot);
+    if (item % SLICE_PAGES !== SLICE_PAGES - 1) continue;
+    letOthersGo(cpu, slot);
+    // Whoever the number names now, the right to its pages is looked at anew.
+    owner = foreignOf(cpu, slot, space, foreign);
+    if (owner < 0 && owner !== OWN_PAGES) return owner;
   }
   return 0;
 };

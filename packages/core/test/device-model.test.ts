@@ -193,19 +193,29 @@ describe("device models and max_pages", () => {
 
 describe("pages of the target in a device model", () => {
   const WINDOW = 0x100;
-  const map = (machine: Machine, caller: Guest, foreign: number, index: number, gfn: number): number => {
-    pokeWords(caller, LIST, index, gfn, 0x7777);
+  const mapAll = (
+    machine: Machine,
+    caller: Guest,
+    foreign: number,
+    indexes: readonly number[],
+    gfn: number,
+  ): number => {
+    const size = indexes.length;
+    pokeWords(caller, LIST, ...indexes, ...indexes.map((_, at) => gfn + at), ...indexes.map(() => 0x7777));
     const bytes = new DataView(new ArrayBuffer(abi.xen_add_to_physmap_batch.sizeBytes));
     const batch = abi.xen_add_to_physmap_batch;
     batch.domid.set(bytes, 0, abi.DOMID_SELF);
     batch.space.set(bytes, 0, abi.XENMAPSPACE_gmfn_foreign);
-    batch.size.set(bytes, 0, 1);
+    batch.size.set(bytes, 0, size);
     batch.u.foreign_domid.set(bytes, 0, foreign);
     batch.idxs.set(bytes, 0, LIST);
-    batch.gpfns.set(bytes, 0, LIST + 4);
-    batch.errs.set(bytes, 0, LIST + 8);
+    batch.gpfns.set(bytes, 0, LIST + 4 * size);
+    batch.errs.set(bytes, 0, LIST + 8 * size);
     poke(caller, ARG, new Uint8Array(bytes.buffer));
-    const result = machine.call(caller, abi.__HYPERVISOR_memory_op, abi.XENMEM_add_to_physmap_batch, ARG);
+    return machine.call(caller, abi.__HYPERVISOR_memory_op, abi.XENMEM_add_to_physmap_batch, ARG);
+  };
+  const map = (machine: Machine, caller: Guest, foreign: number, index: number, gfn: number): number => {
+    const result = mapAll(machine, caller, foreign, [index], gfn);
     return result === 0 ? new DataView(peek(caller, LIST + 8, 4).buffer).getInt32(0, true) : result;
   };
   const unmap = (machine: Machine, caller: Guest, gfn: number): number => {
@@ -229,6 +239,18 @@ describe("pages of the target in a device model", () => {
     assert.equal(map(machine, model, target.domid, 3, 0xffff_ffff), -EINVAL);
     assert.equal(unmap(machine, model, WINDOW), 0);
     assert.equal(unmap(machine, model, WINDOW), -abi.ENOENT);
+  });
+
+  it("a batch that is longer than a slice maps all of its pages, with the rights of each slice looked at", () => {
+    const { machine, model, target, other } = stage();
+    const indexes = Array.from({ length: 150 }, (_, at) => at % RAM_FRAMES);
+    assert.equal(mapAll(machine, other, target.domid, indexes, WINDOW), -EPERM);
+    assert.equal(mapAll(machine, model, target.domid, indexes, WINDOW), 0);
+    const errors = peek(model, LIST + 8 * indexes.length, 4 * indexes.length);
+    assert.deepEqual([...errors], [...new Uint8Array(errors.length)]);
+    poke(target, 4096, Uint8Array.of(9));
+    assert.deepEqual([...peek(model, (WINDOW + RAM_FRAMES + 1) * 4096, 1)], [9]);
+    machine.check();
   });
 
   it("a page that the target gives up stays in its accounts until the device model lets go, also over its end", () => {
