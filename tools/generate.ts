@@ -1,8 +1,10 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { configSchema } from "@xenolith/toolstack";
 import { abiPageText } from "./abi-page.ts";
 import { readSource, repositoryRoot } from "./abi-source.ts";
 import { headerText, typesHeaderText } from "./c-header.ts";
+import { configurationPageText } from "./configuration-page.ts";
 import { errorsPageText } from "./errors-page.ts";
 import { headers } from "./headers.ts";
 
@@ -17,6 +19,8 @@ const generatedFiles = (): ReadonlyMap<string, string> => {
     files.set(`guest/include/xenolith/${header.path}`, headerText(header, source));
   files.set("docs/abi.md", abiPageText(sections));
   files.set("docs/errors.md", errorsPageText());
+  files.set("docs/configuration.md", configurationPageText());
+  files.set("packages/toolstack/domain.schema.json", `${JSON.stringify(configSchema(), null, 2)}\n`);
   return files;
 };
 

@@ -1,0 +1,89 @@
+/**
+ * Reads configurations: TOML text, and `key=value` words of a command line on top of it.
+ */
+import path from "node:path";
+import { XenolithError } from "@xenolith/abi";
+import { parse, TomlError } from "smol-toml";
+import { configOf, type ConfigOrigin, type DomainConfig } from "./config.ts";
+import { CONFIG_BYTES_MAX, CONFIG_KEYS, type KeySpec } from "./keys.ts";
+import { lineOf } from "./locate.ts";
+
+type Table = Readonly<Record<string, unknown>>;
+
+const keySpecs: Readonly<Record<string, KeySpec>> = CONFIG_KEYS;
+const DEPTH_MAX = 16;
+const OPTIONS = { integersAsBigInt: "asNeeded", maxDepth: DEPTH_MAX, useLegacyDate: true } as const;
+
+/**
+ * The configuration in `text`, which came from `file`, with `overrides` (`key=value`) in place of what the file says.
+ *
+ * @throws XenolithError `CONFIG_INVALID`: everything that is wrong, one thing a line, as `file:line: what`.
+ */
+export const parseConfig = (text: string, file: string, overrides: readonly string[] = []): DomainConfig => {
+  const bytes = Buffer.byteLength(text);
+  if (bytes > CONFIG_BYTES_MAX) throw invalid(`${file}: ${bytes} bytes long, the limit is ${CONFIG_BYTES_MAX}`);
+  const written = overrides.map(parseOverride);
+  const document = written.reduce(merge, parseToml(text, file));
+  const origin: ConfigOrigin = {
+    label: file,
+    directory: path.dirname(path.resolve(file)),
+    lineOf: (where) => (written.some((each) => where[0]! in each) ? undefined : lineOf(text, where)),
+  };
+  return configOf(document, origin);
+};
+
+const invalid = (message: string, cause?: unknown): XenolithError =>
+  new XenolithError("CONFIG_INVALID", message, { cause });
+
+const parseToml = (text: string, label: string): Table => {
+  try {
+    return parse(text, OPTIONS);
+  } catch (cause) {
+    if (!(cause instanceof TomlError)) throw cause;
+    const reason = cause.message.split("\n")[0]!.replace(/^Invalid TOML document: /, "");
+    throw invalid(`${label}:${cause.line}: ${reason} (column ${cause.column})`, cause);
+  }
+};
+
+/**
+ * One `key=value`. The value is TOML if it can be read as that, else text; where only text will do, quotes may be left
+ * out around anything. A path begins where `xl` was called.
+ */
+const parseOverride = (word: string): Table => {
+  const at = word.indexOf("=");
+  const [key, value] = [word.slice(0, at).trim(), word.slice(at + 1).trim()];
+  if (at < 1 || !/^[\w.-]+$/.test(key)) throw invalid(`"${word}" is not of the form key=value`);
+  const root = key.split(".")[0]!;
+  const isText = Object.hasOwn(keySpecs, root) && TEXT_KINDS.has(keySpecs[root]!.form.kind);
+  const table = parseToml(`${key} = ${isText ? quote(value) : valueOr(value, quote)}`, `"${word}"`);
+  const { kernel } = table;
+  return typeof kernel === "string" && kernel !== "" ? { ...table, kernel: path.resolve(kernel) } : table;
+};
+
+const TEXT_KINDS: ReadonlySet<string> = new Set(["text", "choice", "variables"]);
+
+/** `value` as TOML text; as it stands when it is in quotes, or a table, already. */
+const quote = (value: string): string => (/^(?:"[^"]*"|'[^']*'|\{.*\})$/s.test(value) ? value : JSON.stringify(value));
+
+const valueOr = (value: string, otherwise: (value: string) => string): string => {
+  try {
+    parse(`value = ${value}`, OPTIONS);
+    return value;
+  } catch (cause) {
+    if (!(cause instanceof TomlError)) throw cause;
+    return otherwise(value);
+  }
+};
+
+/** `over` on top of `base`; tables are joined, everything else is replaced. */
+const merge = (base: Table, over: Table): Table => {
+  const entries = new Map(Object.entries(base));
+  for (const [key, value] of Object.entries(over)) {
+    const below = entries.get(key);
+    entries.set(key, isTable(below) && isTable(value) ? { ...below, ...value } : value);
+  }
+  return Object.fromEntries(entries);
+};
+
+const isTable = (value: unknown): value is Table =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
