@@ -60,6 +60,13 @@ describe("a configuration", () => {
       { host: "/srv", guest: "/srv", readOnly: false },
     ]);
   });
+  it("of a device model names its target, which must exist", () => {
+    const config = parse(`${least}device_model_for = "guest"\nseclabel = "stubdom"\n`);
+    const options = domainOptionsOf(config, (name) => (name === "guest" ? { domid: 7, generation: 1 } : undefined));
+    assert.deepEqual(options.deviceModelFor, { domid: 7, generation: 1 });
+    assert.equal(options.label, "stubdom");
+    assert.throws(() => domainOptionsOf(config), { code: "DOMAIN_NOT_FOUND", message: /"guest"/ });
+  });
   it("without memory has what maxmem says", () => {
     assert.equal(parse(`${least}maxmem = 64`).memoryBytes, 64 * MIB);
   });
@@ -140,6 +147,7 @@ describe("values that are refused", () => {
     ['vcpus = "2"', /vcpus is "2"/],
     ["vcpus = 9007199254740993", /vcpus is 9007199254740993/],
     ["weight = 0", /weight is 0, it must be a whole number from 1 to 65535/],
+    ['seclabel = "a b"', /seclabel is "a b", it must be letters/],
     ['squeeze = "hard"', /squeeze is "hard", it must be "off", "zero-pages"/],
     ['on_crash = "explode"', /on_crash is "explode", it must be "destroy", "restart"/],
     ['on_crash = "coredump-restart"', /on_crash is "coredump-restart": not yet/],

@@ -3,7 +3,7 @@
  */
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi";
-import type { DomainOptions, SharedDirectory } from "@xenolith/host";
+import type { DomainName, DomainOptions, SharedDirectory } from "@xenolith/host";
 import { parseSize } from "../quantity.ts";
 import { parseDirectory } from "../run-options.ts";
 import { isConfigDocument, isZero, type Problem, problemsOf } from "./check.ts";
@@ -23,6 +23,10 @@ export interface DomainConfig {
   readonly weight: number;
   readonly squeeze: "off" | "zero-pages";
   readonly deviceModelMemoryBytes: number;
+  /** Name of the domain whose device model it is. */
+  readonly deviceModelFor?: string;
+  /** What the operator's policy knows it by, beside its name. */
+  readonly label?: string;
   readonly vcpus: number;
   readonly commandLine: string;
   /** argv of a WASI guest, the program's name first. */
@@ -85,6 +89,8 @@ const fillIn = (document: ConfigDocument, directory: string): DomainConfig => {
     weight: document.weight ?? WEIGHT_DEFAULT,
     squeeze: document.squeeze ?? "off",
     deviceModelMemoryBytes: sizeOf(document.device_model_memory ?? 0),
+    ...(document.device_model_for === undefined ? {} : { deviceModelFor: document.device_model_for }),
+    ...(document.seclabel === undefined ? {} : { label: document.seclabel }),
     vcpus: document.vcpus ?? 1,
     commandLine: commandLineOf(document),
     arguments: [document.kernel, ...(document.args ?? [])],
@@ -133,15 +139,38 @@ const contradictions = (document: ConfigDocument, config: DomainConfig): readonl
   return problems;
 };
 
-/** What the host creates the domain from: with `memoryBytes`; raising it up to `memoryBytesMax` is for `xl mem-set`. */
-export const domainOptionsOf = (config: DomainConfig): DomainOptions => ({
+/**
+ * What the host creates the domain from: with `memoryBytes`; raising it up to `memoryBytesMax` is for `xl mem-set`.
+ * `find` names the domain that a device model is for.
+ *
+ * @throws XenolithError `DOMAIN_NOT_FOUND`: there is no such domain.
+ */
+export const domainOptionsOf = (
+  config: DomainConfig,
+  find: (name: string) => DomainName | undefined = () => undefined,
+): DomainOptions => ({
   image: config.kernel,
   name: config.name,
   memoryBytesMax: config.memoryBytes,
+  deviceModelMemoryBytes: config.deviceModelMemoryBytes,
   vcpus: config.vcpus,
   commandLine: config.commandLine,
   arguments: config.arguments,
   environment: config.environment,
   directories: config.directories,
   preemptible: config.preemptible,
+  ...(config.label === undefined ? {} : { label: config.label }),
+  ...(config.deviceModelFor === undefined ? {} : { deviceModelFor: targetOf(config, find) }),
 });
+
+const targetOf = (
+  { name, deviceModelFor }: DomainConfig,
+  find: (name: string) => DomainName | undefined,
+): DomainName => {
+  const target = find(deviceModelFor!);
+  if (target !== undefined) return { domid: target.domid, generation: target.generation };
+  throw new XenolithError(
+    "DOMAIN_NOT_FOUND",
+    `${name} is to be the device model of "${deviceModelFor}": there is no such domain`,
+  );
+};

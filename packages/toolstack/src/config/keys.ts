@@ -18,6 +18,8 @@ export interface ConfigDocument {
   readonly weight?: number;
   readonly squeeze?: "off" | "zero-pages";
   readonly device_model_memory?: Size;
+  readonly device_model_for?: string;
+  readonly seclabel?: string;
   readonly vcpus?: number;
   readonly cmdline?: string;
   readonly root?: string;
@@ -141,6 +143,19 @@ export const CONFIG_KEYS: Readonly<Record<keyof ConfigDocument, KeySpec>> = {
     form: size(true),
     default: "0",
     description: "By how much its device models may raise its memory limit, together.",
+  },
+  device_model_for: {
+    form: { kind: "text", ...NAME_FORM },
+    description:
+      "Name of the domain whose device model this one is: it may act on that one's memory and devices, and no other's.",
+  },
+  seclabel: {
+    form: {
+      kind: "text",
+      bytesMax: 63,
+      pattern: { source: "^[A-Za-z0-9_.:-]+$", meaning: "letters, digits and _ . : -" },
+    },
+    description: "Label by which rules of the operator's policy are about it.",
   },
   vcpus: {
     form: { kind: "count", from: 1, to: 32 },
