@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type BootImage, type Domain, Host } from "@xenolith/host";
-import { DOM0_SLOT, freeFrameCount, GATE_IN, P2M_SPECIAL, p2mType } from "@xenolith/core";
+import { DOM0_SLOT, freeFrameCount, GATE_IN, HYPERVISOR_OWNER, P2M_SPECIAL, p2mType } from "@xenolith/core";
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
 import { CampaignDom0 } from "./campaign-dom0.ts";
 
@@ -184,7 +184,21 @@ interface Resources {
   readonly descriptors: number;
   /** Frames of the machine that are free, or in the control domain's grant table, which never shrinks. */
   readonly frames: number;
+  /** Frames by owner: domids, "hypervisor". */
+  readonly owners: Readonly<Record<string, number>>;
 }
+
+/** How many frames of the machine belong to whom. */
+const frameOwners = ({ hypervisor }: Host): Record<string, number> => {
+  const { domains, frames } = hypervisor;
+  const owners: Record<string, number> = {};
+  for (const owner of frames.owner) {
+    if (owner === 0) continue;
+    const name = owner === HYPERVISOR_OWNER ? "hypervisor" : `domain ${domains.domid[owner - 1]}`;
+    owners[name] = (owners[name] ?? 0) + 1;
+  }
+  return owners;
+};
 
 /** Whether a page of the hypervisor's own stands there in the control domain's space: privileged guests may put it there. */
 const isSpecialOfDom0 = ({ hypervisor }: Host, address: number): boolean => {
@@ -202,6 +216,7 @@ const resources = (host: Host): Resources => ({
         `${startAddress.toString(16)}-${endAddress.toString(16)} ${protection} ${file} ${offsetBytes.toString(16)}`,
     ),
   descriptors: openDescriptorCount(),
+  owners: frameOwners(host),
   frames: freeFrameCount(host.hypervisor) + host.hypervisor.grants.frameCount[DOM0_SLOT]!,
 });
 
@@ -212,7 +227,9 @@ const differences = (before: Resources, now: Resources): readonly string[] => {
   const left = now.mappings.filter((mapping) => !before.mappings.includes(mapping));
   if (left.length > 0) found.push(`mappings of machine memory that were not there at the start: ${left.join(", ")}`);
   if (now.frames !== before.frames) {
-    found.push(`free frames: ${before.frames} at the start, ${now.frames} at the end`);
+    found.push(
+      `free frames: ${before.frames} at the start, ${now.frames} at the end, owned now by ${JSON.stringify(now.owners)}`,
+    );
   }
   if (now.descriptors > before.descriptors + slack)
     found.push(`descriptors: ${before.descriptors} at the start, ${now.descriptors} at the end`);

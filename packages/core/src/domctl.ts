@@ -17,7 +17,7 @@ import { beginDestroy, continueDestroy } from "./domain-reap.ts";
 import { pauseDomain, resumeDomain, unpauseDomain } from "./domain-run.ts";
 import { DOM0_SLOT, DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import { policy } from "./policy-table.ts";
-import { countDenied, isPrivileged, mayAct, requiredAccess } from "./policy.ts";
+import { countDenied, isDom0sOwn, isPrivileged, mayAct, requiredAccess } from "./policy.ts";
 import { isUp } from "./vcpu-life.ts";
 import { VCPU_BLOCKED, VCPU_RUNNING } from "./vcpu-table.ts";
 import { setVirqOwner, VIRQ_KIND_GLOBAL, virqKind } from "./virq.ts";
@@ -34,6 +34,8 @@ interface Operation {
   readonly run: (cpu: Cpu, slot: number) => number;
   /** The reply is in the scratch buffer and is copied to the guest. */
   readonly writesBack?: boolean;
+  /** It changes nothing: others may look at dom0. */
+  readonly isQuery?: boolean;
   /** The interface version that this operation wants, where it is not the usual one. */
   readonly version?: number;
 }
@@ -149,13 +151,13 @@ export const domctlOperations: Readonly<Record<number, Operation>> = {
   [abi.XEN_DOMCTL_destroydomain]: { run: destroy },
   [abi.XEN_DOMCTL_pausedomain]: { run: pause },
   [abi.XEN_DOMCTL_unpausedomain]: { run: unpause },
-  [abi.XEN_DOMCTL_getdomaininfo]: { run: getInfo, writesBack: true },
+  [abi.XEN_DOMCTL_getdomaininfo]: { isQuery: true, run: getInfo, writesBack: true },
   [abi.XEN_DOMCTL_setvcpuaffinity]: unsupported,
   [abi.XEN_DOMCTL_shadow_op]: unsupported,
   [abi.XEN_DOMCTL_max_mem]: { run: setMaxMem },
   [abi.XEN_DOMCTL_setvcpucontext]: unsupported,
   [abi.XEN_DOMCTL_getvcpucontext]: unsupported,
-  [abi.XEN_DOMCTL_getvcpuinfo]: { run: getVcpuInfo, writesBack: true },
+  [abi.XEN_DOMCTL_getvcpuinfo]: { isQuery: true, run: getVcpuInfo, writesBack: true },
   [abi.XEN_DOMCTL_max_vcpus]: { run: setMaxVcpus },
   [abi.XEN_DOMCTL_scheduler_op]: unsupported,
   [abi.XEN_DOMCTL_setdomainhandle]: { run: setUuid },
@@ -183,9 +185,9 @@ export const domctlOperations: Readonly<Record<number, Operation>> = {
   [abi.XEN_DOMCTL_setvnumainfo]: unsupported,
   [abi.XEN_DOMCTL_soft_reset]: unsupported,
   [abi.XEN_DOMCTL_gsi_permission]: unsupported,
-  [abi.XEN_DOMCTL_get_domain_state]: { run: getState, writesBack: true, version: 0 },
+  [abi.XEN_DOMCTL_get_domain_state]: { isQuery: true, run: getState, writesBack: true, version: 0 },
   [abi.XEN_DOMCTL_freeze_memory]: { run: freezeOrThaw, writesBack: true },
-  [abi.XEN_DOMCTL_get_memory_limits]: { run: getLimits, writesBack: true },
+  [abi.XEN_DOMCTL_get_memory_limits]: { isQuery: true, run: getLimits, writesBack: true },
   [abi.XEN_DOMCTL_set_memory_limits]: { run: setLimits },
 };
 
@@ -212,6 +214,7 @@ export const domctl: Handler = (cpu, op) => {
   if (!mayControl(cpu, slot)) return countDenied(cpu);
   if (operation === undefined) return -ENOSYS;
   if (slot < 0) return -ESRCH;
+  if (isDom0sOwn(cpu, slot) && operation.isQuery !== true) return countDenied(cpu);
   if (operation.writesBack === true && !memory.accessible(op, OP_BYTES, true)) return -EFAULT;
   const result = operation.run(cpu, slot);
   if (result < 0 || operation.writesBack !== true) return result;

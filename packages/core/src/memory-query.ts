@@ -5,7 +5,7 @@ import { EFAULT, EINVAL, EPERM, xen_memory_reservation, xen_pod_target } from "@
 import { setClaim } from "./accounting.ts";
 import type { Cpu } from "./cpu.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { resolveDomain } from "./policy.ts";
+import { countDenied, isDom0sOwn, resolveDomain } from "./policy.ts";
 
 /** Results are positive 32-bit numbers. */
 const RESULT_MAX = 0x7fff_ffff;
@@ -48,6 +48,7 @@ export const claimPages = (cpu: Cpu, argument: number): number => {
   const slot = hypervisor.domains.slotOf(xen_memory_reservation.domid.get(view, 0));
   if (resolveDomain(cpu, cpu.domid, "PRIV") < 0) return -EPERM;
   if (!isPlain) return -EINVAL;
+  if (isDom0sOwn(cpu, slot)) return countDenied(cpu);
   return slot < 0 ? -EINVAL : setClaim(hypervisor, slot, pages);
 };
 

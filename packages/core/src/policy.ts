@@ -4,7 +4,7 @@
  */
 import * as abi from "@xenolith/abi";
 import type { Cpu } from "./cpu.ts";
-import { DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
+import { DOM0_SLOT, DOMAIN_FLAG_PRIVILEGED, DOMAIN_FLAG_XENSTORE } from "./domain-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { NARROW_DENIED, NARROW_MIDDLE, NARROW_PRIVILEGED } from "./narrowing-table.ts";
 import { operationIndex } from "./operations.ts";
@@ -50,14 +50,23 @@ const narrowedAccess = (cpu: Cpu, access: Access): Access | typeof NOBODY => {
 };
 
 /**
+ * Whether the caller would act on dom0 without being dom0. Nobody may, however privileged: its pages, ports and
+ * parameters are those of the process that everything runs in.
+ */
+export const isDom0sOwn = (cpu: Cpu, slot: number): boolean => slot === DOM0_SLOT && cpu.slot !== DOM0_SLOT;
+
+/**
  * Slot of the domain that a guest names with `domid` (a 16-bit value; DOMID_SELF is the caller), if the caller may use
- * an operation of class `access` on it. -ESRCH: there is none, -EPERM: the caller may not.
+ * an operation of class `access` on it. -ESRCH: there is none, -EPERM: the caller may not, or (TARGET, DM_PRIV)
+ * it is dom0 and not the caller.
  */
 export const resolveDomain = (cpu: Cpu, domid: number, access: Access): number => {
   const { hypervisor } = cpu;
   const slot = domid === abi.DOMID_SELF ? cpu.slot : hypervisor.domains.slotOf(domid);
   if (slot < 0) return -ESRCH;
-  return mayAct(hypervisor, cpu.slot, slot, requiredAccess(cpu, access)) ? slot : countDenied(cpu);
+  const isOthers = access !== "PRIV" && isDom0sOwn(cpu, slot);
+  const isPermitted = !isOthers && mayAct(hypervisor, cpu.slot, slot, requiredAccess(cpu, access));
+  return isPermitted ? slot : countDenied(cpu);
 };
 
 /** Counts and notes that the operation which `cpu` makes was refused; returns -EPERM. */

@@ -155,6 +155,30 @@ describe("policy", () => {
     });
   }
 
+  for (const row of rows.filter(({ access }) => access === "TARGET" || access === "DM_PRIV")) {
+    it(`${row.name} on dom0 is for dom0 alone, however privileged the caller`, () => {
+      const { machine, stranger } = cast();
+      const stack = machine.guest({ privileged: true });
+      const before = machine.hypervisor.domains.totPages[0];
+      assert.equal(attempt(machine, stack, row, 0), refusal(row, EPERM));
+      assert.equal(machine.hypervisor.domains.totPages[0], before);
+      if (row.access === "TARGET") assert.notEqual(attempt(machine, machine.dom0, row, 0), -EPERM);
+      assert.notEqual(attempt(machine, stack, row, stranger.domid), -EPERM);
+    });
+  }
+
+  it("a delegated toolstack claims memory for a domain, not for dom0", () => {
+    const { machine, stranger } = cast();
+    const stack = machine.guest({ privileged: true });
+    const claim = (domid: number): number => {
+      pokeWords(stack, ARG, 0, 1, 0, 0, domid);
+      return machine.call(stack, abi.__HYPERVISOR_memory_op, abi.XENMEM_claim_pages, ARG);
+    };
+    machine.hypervisor.domains.maxPages[stranger.slot] = machine.hypervisor.domains.totPages[stranger.slot]! + 1;
+    assert.equal(claim(0), -EPERM);
+    assert.notEqual(claim(stranger.domid), -EPERM);
+  });
+
   for (const row of rows.filter(({ access }) => access === "HOOK" || access === "TEXT")) {
     it(`${row.name} is open to everyone`, () => {
       const { machine, stranger } = cast();

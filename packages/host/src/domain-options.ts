@@ -59,7 +59,7 @@ export interface DomainOptions {
    * of most programs and up to half of tight loops. Without it a pause waits for the next hypercall.
    */
   readonly preemptible?: boolean;
-  /** It may make the hypercalls of a control domain. */
+  /** It may make the hypercalls of a control domain, on every domain but dom0. */
   readonly privileged?: boolean;
   /** Which rules of the host's policy are about it, beside those that name it; none by default. */
   readonly label?: string;
