@@ -5,6 +5,8 @@ export const errorCodes = {
   CHANNEL_BROKEN: "The other end of a channel broke its rules; nothing that it says is believed any more.",
   CHANNEL_CLOSED: "The other end of a channel is gone.",
   CONFIG_INVALID: "A configuration value, option or argument is not of the expected form.",
+  DAEMON_ANSWER: "What answers at the daemon's socket says nothing that can be understood.",
+  DAEMON_UNREACHABLE: "No daemon answers, or it broke off; `xl daemon` starts one.",
   DIRECTORY_NOT_FOUND: "A directory that should be given to a guest does not exist or is not a directory.",
   DOMAIN_CRASHED: "The domain was stopped because its guest trapped or broke the rules; the message says which.",
   DOMAIN_EXISTS: "A domain with this id or name exists already.",

@@ -1,10 +1,8 @@
 /**
- * The commands of `xl`.
+ * The commands of `xl`. A command's own code is loaded when it is called, so that those which only ask the daemon start
+ * without the hypervisor.
  */
 import { Command, CommanderError } from "commander";
-import { imageInspectCommand } from "./image-command.ts";
-import { infoCommand } from "./info-command.ts";
-import { runCommand } from "./run-command.ts";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
 import { addXenstore } from "./xenstore-program.ts";
@@ -49,7 +47,7 @@ const addRun = (program: Command, setCode: (code: number) => void): void => {
     .option("--json", "report the end as one line of JSON, on standard error")
     .addHelpText("after", RUN_EXAMPLES)
     .action(async (image: string, values: string[], flags: RunFlags) =>
-      setCode(await runCommand(image, values, flags)),
+      setCode(await (await import("./run-command.ts")).runCommand(image, values, flags)),
     );
 };
 
@@ -58,7 +56,7 @@ const addInfo = (program: Command): void => {
     .command("info")
     .summary("what this machine offers, what is degraded, and the remedy")
     .option("--json", "as JSON")
-    .action(infoCommand);
+    .action(async (flags: { readonly json?: boolean }) => (await import("./info-command.ts")).infoCommand(flags));
 };
 
 const addImage = (program: Command): void => {
@@ -68,7 +66,9 @@ const addImage = (program: Command): void => {
     .summary("imports, exports, memory, features, what is rewritten, what stands in the way")
     .argument("<image>", "the module: a .wasm file")
     .option("--json", "as JSON")
-    .action(imageInspectCommand);
+    .action(async (path: string, flags: { readonly json?: boolean }) =>
+      (await import("./image-command.ts")).imageInspectCommand(path, flags),
+    );
 };
 
 const buildProgram = (setCode: (code: number) => void): Command => {

@@ -1,7 +1,7 @@
 /**
  * Sizes and durations as people write them on a command line.
  */
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 
 const SIZE_UNITS: Readonly<Record<string, number>> = {
   "": 2 ** 20,

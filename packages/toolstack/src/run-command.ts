@@ -2,7 +2,7 @@
  * `xl run`: one module as one domain, in the foreground. The standard streams are the guest's.
  */
 import { constants } from "node:os";
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import {
   Host,
   type CallResult,

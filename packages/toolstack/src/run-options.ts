@@ -1,7 +1,7 @@
 /**
  * The options of `xl run`, checked before anything is opened.
  */
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import type { DomainOptions, SharedDirectory } from "@xenolith/host";
 import { parseDuration, parseSize } from "./quantity.ts";
 

@@ -4,7 +4,7 @@
 import { lstatSync, mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 
 /** `$XDG_RUNTIME_DIR/xenolith`, or a directory named after the user where there is none. */
 export const runtimeDirectory = (): string => {

@@ -1,7 +1,7 @@
 /**
  * How `xl` talks: messages on stderr, colours only on a terminal, exit codes that mean something.
  */
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 
 /** The time given with --timeout was over. */
 export const EXIT_TIMEOUT = 124;

@@ -3,7 +3,7 @@
  * daemon's Unix socket. Exits with 0; 1 when the store refuses or a node does not exist; 125 when xl itself fails.
  */
 import { setMaxListeners } from "node:events";
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import type { NodePermission, XenstoreClient } from "@xenolith/xenstore";
 import { defaultXenstoreSocket } from "./runtime-directory.ts";
 import { complain } from "./terminal.ts";

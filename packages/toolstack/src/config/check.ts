@@ -1,7 +1,7 @@
 /**
  * Checks a configuration against the table of keys. All that is wrong is said at once.
  */
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import { parseSize } from "../quantity.ts";
 import { CONFIG_KEYS, type ConfigDocument, type TextForm, type ValueForm } from "./keys.ts";
 import { adviceFor } from "./suggest.ts";

@@ -2,7 +2,7 @@
  * A domain's configuration: what is written, checked, and what follows from it.
  */
 import path from "node:path";
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import type { DomainName, DomainOptions, SharedDirectory } from "@xenolith/host";
 import { parseSize } from "../quantity.ts";
 import { parseDirectory } from "../run-options.ts";

@@ -2,7 +2,7 @@
  * Reads configurations: TOML text, and `key=value` words of a command line on top of it.
  */
 import path from "node:path";
-import { XenolithError } from "@xenolith/abi";
+import { XenolithError } from "@xenolith/abi/error";
 import { parse, TomlError } from "smol-toml";
 import { configOf, type ConfigOrigin, type DomainConfig } from "./config.ts";
 import { CONFIG_BYTES_MAX, CONFIG_KEYS, type KeySpec } from "./keys.ts";

@@ -1,0 +1,182 @@
+/**
+ * Asks the daemon over its Unix socket. Nothing that the daemon says is believed before it is read: an answer may be
+ * late, long or no JSON at all.
+ */
+import http from "node:http";
+import { type ErrorCode, errorCodes, XenolithError } from "@xenolith/abi/error";
+
+/** Most bytes of one answer: lists of as many domains as a host can have are far below. */
+export const ANSWER_BYTES_MAX = 64 * 2 ** 20;
+const WAITING_AFTER_MS = 1000;
+const SHOWN_LENGTH_MAX = 80;
+
+/** What to do about a daemon that is not there. */
+const REMEDY = "start one with `xl daemon`, or name its socket with --socket PATH";
+
+/** A question for the daemon. */
+export interface ApiRequest {
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+  /** Path with query; parts that come from people are encoded with `encodeURIComponent`. */
+  readonly path: string;
+  readonly body?: unknown;
+  readonly signal?: AbortSignal;
+}
+
+/** An answer whose body is yet to come. */
+export interface ApiStream {
+  readonly status: number;
+  readonly body: AsyncIterable<Buffer>;
+}
+
+/** How the client tells that an answer takes more than a second. */
+export type OnWaiting = (message: string) => void;
+
+/** Talks to one daemon. */
+export class ApiClient {
+  readonly #socketPath: string;
+  readonly #onWaiting: OnWaiting;
+
+  constructor(socketPath: string, onWaiting: OnWaiting = () => {}) {
+    this.#socketPath = socketPath;
+    this.#onWaiting = onWaiting;
+  }
+
+  /**
+   * Asks and returns the JSON of the answer; undefined when the answer is empty.
+   *
+   * @throws XenolithError `DAEMON_UNREACHABLE`, `DAEMON_ANSWER`, or the code that the daemon refused with.
+   */
+  async ask(request: ApiRequest): Promise<unknown> {
+    const notice = setTimeout(
+      () => this.#onWaiting(`waiting for the daemon at ${this.#socketPath} (Ctrl-C ends the wait, not what it does)`),
+      WAITING_AFTER_MS,
+    );
+    try {
+      const message = await this.#send(request);
+      const text = await this.#readText(message);
+      const value = text === "" ? undefined : this.#parse(text, message.statusCode!);
+      if (message.statusCode! >= 200 && message.statusCode! < 300) return value;
+      throw this.#refusal(message.statusCode!, value);
+    } finally {
+      clearTimeout(notice);
+    }
+  }
+
+  /**
+   * Asks for an answer that comes piece by piece: a console, events.
+   *
+   * @throws XenolithError as `ask`; so does reading the body.
+   */
+  async open(request: ApiRequest): Promise<ApiStream> {
+    const message = await this.#send(request);
+    const status = message.statusCode!;
+    if (status >= 200 && status < 300) return { status, body: this.#pieces(message) };
+    throw this.#refusal(status, this.#parse(await this.#readText(message), status));
+  }
+
+  #send({ method, path, body, signal }: ApiRequest): Promise<http.IncomingMessage> {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    return new Promise((resolve, reject) => {
+      const options: http.RequestOptions = {
+        socketPath: this.#socketPath,
+        method,
+        path,
+        agent: false,
+        headers: {
+          accept: "application/json",
+          ...(text === undefined
+            ? {}
+            : { "content-type": "application/json", "content-length": Buffer.byteLength(text) }),
+        },
+        ...(signal === undefined ? {} : { signal }),
+      };
+      const outgoing = http.request(options, resolve);
+      outgoing.on("error", (error) => reject(this.#failure(error)));
+      outgoing.end(text);
+    });
+  }
+
+  async #readText(message: http.IncomingMessage): Promise<string> {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of this.#pieces(message)) {
+      bytes += chunk.length;
+      if (bytes > ANSWER_BYTES_MAX) {
+        message.destroy();
+        throw answerError(`the daemon's answer is over ${ANSWER_BYTES_MAX} bytes, the limit`);
+      }
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString("utf8");
+  }
+
+  async *#pieces(message: http.IncomingMessage): AsyncGenerator<Buffer, void, undefined> {
+    try {
+      for await (const chunk of message) yield Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
+    } catch (error) {
+      throw this.#failure(error);
+    }
+  }
+
+  #parse(text: string, status: number): unknown {
+    try {
+      return JSON.parse(text);
+    } catch (cause) {
+      throw answerError(
+        `${this.#socketPath} does not speak the daemon's language: status ${status}, ${JSON.stringify(text.slice(0, SHOWN_LENGTH_MAX))}`,
+        cause,
+      );
+    }
+  }
+
+  #refusal(status: number, body: unknown): XenolithError {
+    const { code, message } = refusalIn(body);
+    if (code !== undefined && message !== undefined) return new XenolithError(code, message);
+    return answerError(
+      `the daemon refused with status ${status}: ${(JSON.stringify(body) ?? "").slice(0, SHOWN_LENGTH_MAX)}`,
+    );
+  }
+
+  #failure(cause: unknown): XenolithError {
+    if (cause instanceof XenolithError) return cause;
+    const code = codeOf(cause);
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    if (code === "ABORT_ERR") return new XenolithError("ABORTED", "the question was withdrawn", { cause });
+    if (code === "ENOENT" || code === "ECONNREFUSED") {
+      return unreachable(`no daemon answers at ${this.#socketPath}: ${REMEDY}`, cause);
+    }
+    if (code === "EACCES" || code === "EPERM") {
+      return unreachable(`${this.#socketPath} belongs to another user: call xl as that user`, cause);
+    }
+    if (code.startsWith("HPE_")) {
+      return answerError(`${this.#socketPath} does not speak HTTP (${reason})`, cause);
+    }
+    return unreachable(`the daemon at ${this.#socketPath} broke off: ${reason}`, cause);
+  }
+}
+
+const answerError = (message: string, cause?: unknown): XenolithError =>
+  new XenolithError("DAEMON_ANSWER", message, { cause });
+const unreachable = (message: string, cause: unknown): XenolithError =>
+  new XenolithError("DAEMON_UNREACHABLE", message, { cause });
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null;
+
+const codeOf = (error: unknown): string => {
+  const code = isRecord(error) ? error["code"] : undefined;
+  return typeof code === "string" ? code : "";
+};
+
+const isErrorCode = (code: unknown): code is ErrorCode => typeof code === "string" && Object.hasOwn(errorCodes, code);
+
+/** The code and message of a refusal: at the top of the body, or in its `error`. */
+const refusalIn = (body: unknown): { readonly code: ErrorCode | undefined; readonly message: string | undefined } => {
+  const outer = isRecord(body) ? body : {};
+  const inner = isRecord(outer["error"]) ? outer["error"] : outer;
+  const { code, message } = inner;
+  return {
+    code: isErrorCode(code) ? code : undefined,
+    message: typeof message === "string" ? message : undefined,
+  };
+};
