@@ -1,7 +1,7 @@
 /**
  * Event channels of the control domain: its code is the host program's, so its upcall is a callback.
  */
-import { errnoName, XenolithError } from "@xenolith/abi";
+import { ENOSPC, errnoName, XenolithError } from "@xenolith/abi";
 import {
   allocateUnbound,
   bindInterdomain,
@@ -31,10 +31,13 @@ export class Dom0Events {
   readonly #fired = new Uint16Array(PORTS_PER_TURN);
   readonly #throttle: EventThrottle;
   readonly #onFault: (message: string) => void;
+  readonly #portCountMax: number;
   #heldTimer: NodeJS.Timeout | undefined;
 
   constructor(cpu: Cpu, onFault: (message: string) => void) {
     this.#cpu = cpu;
+    // Port 0 is nobody's.
+    this.#portCountMax = cpu.hypervisor.geometry.portsPerDomain - 1;
     this.#throttle = new EventThrottle(cpu.hypervisor.geometry.portsPerDomain);
     this.#onFault = onFault;
   }
@@ -160,6 +163,8 @@ export class Dom0Events {
 
   #check(operation: string, result: number): number {
     if (result >= 0) return result;
-    throw new XenolithError("HYPERCALL_FAILED", `event channel ${operation} failed: ${errnoName(result) ?? result}`);
+    const reason = result === -ENOSPC ? `: all ${this.#portCountMax} ports of the control domain are in use` : "";
+    const name = errnoName(result) ?? result;
+    throw new XenolithError("HYPERCALL_FAILED", `event channel ${operation} failed: ${name}${reason}`);
   }
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { openHost } from "./support.ts";
+import { openHost, program, run } from "./support.ts";
 
 const host = await openHost();
 after(() => host.close());
@@ -62,4 +62,28 @@ test("a handler that throws is reported, and the others are called", async () =>
   host.events.close(failing);
   host.events.close(fine);
   assert.match(host.audit().join("\n"), /handler of a test/);
+});
+
+test("with every port of dom0 in use one more is refused with the number; guests run on, and a closed port is free again", async () => {
+  const other = await openHost();
+  const opened: number[] = [];
+  const openAll = (): void => {
+    for (;;) opened.push(other.events.allocateUnbound(0));
+  };
+  assert.throws(openAll, {
+    code: "HYPERCALL_FAILED",
+    message: "event channel alloc_unbound failed: ENOSPC: all 1023 ports of the control domain are in use",
+  });
+  const domain = await run(other, program("(call $proc_exit (i32.const 3))"));
+  const { code } = await domain.exited;
+  await domain.destroy();
+  const last = opened.pop()!;
+  other.events.close(last);
+  const again = other.events.allocateUnbound(0);
+  for (const port of [...opened, again]) other.events.close(port);
+  const findings = other.audit();
+  await other.close();
+  assert.deepEqual(findings, []);
+  assert.equal(code, 3);
+  assert.equal(again, last);
 });
