@@ -5,6 +5,7 @@
 import { Command, CommanderError } from "commander";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
+import { addDomains } from "./domain-program.ts";
 import { addXenstore } from "./xenstore-program.ts";
 
 const VERSION = "0.1.0";
@@ -78,10 +79,13 @@ const buildProgram = (setCode: (code: number) => void): Command => {
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
     .showSuggestionAfterError(true);
+  program.commandsGroup("By itself:");
   addRun(program, setCode);
   addInfo(program);
   addImage(program);
+  addDomains(program, setCode);
   addXenstore(program, setCode);
+  program.commandsGroup("Help:");
   return program;
 };
 

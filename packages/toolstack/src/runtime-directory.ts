@@ -17,6 +17,9 @@ export const runtimeDirectory = (): string => {
 /** Where xenstore is served unless another path is given. */
 export const defaultXenstoreSocket = (): string => path.join(runtimeDirectory(), "xenstore.sock");
 
+/** Where the daemon serves its API unless another path is given. */
+export const defaultDaemonSocket = (): string => path.join(runtimeDirectory(), "xl.sock");
+
 /**
  * Makes the runtime directory, or checks the one that is there: in a directory where everybody may write, somebody else
  * could have made it first. Fails with CONFIG_INVALID.

@@ -3,6 +3,12 @@
  */
 import { XenolithError } from "@xenolith/abi/error";
 
+/** The daemon refused, or what was looked for is not as it should be. */
+export const EXIT_REFUSED = 1;
+/** No daemon answers. */
+export const EXIT_ABSENT = 3;
+/** There is no such domain. */
+export const EXIT_NO_DOMAIN = 4;
 /** The time given with --timeout was over. */
 export const EXIT_TIMEOUT = 124;
 /** `xl` itself failed: bad arguments, bad image, no memory. */

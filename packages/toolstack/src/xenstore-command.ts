@@ -6,7 +6,7 @@ import { setMaxListeners } from "node:events";
 import { XenolithError } from "@xenolith/abi/error";
 import type { NodePermission, XenstoreClient } from "@xenolith/xenstore";
 import { defaultXenstoreSocket } from "./runtime-directory.ts";
-import { complain } from "./terminal.ts";
+import { complain, EXIT_REFUSED } from "./terminal.ts";
 import { formatNode, formatPermissions, formatValue, type ListedNode } from "./xenstore-format.ts";
 
 /** Options of every command here. */
@@ -31,8 +31,6 @@ export interface WatchFlags extends XenstoreFlags {
   readonly count?: string;
 }
 
-/** The store refused, or what was asked for is not there. */
-const EXIT_REFUSED = 1;
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`);

@@ -35,9 +35,9 @@ const answering = (status: number, body: string): net.Server =>
 const ask = (socket: string): Promise<unknown> => new ApiClient(socket).ask({ method: "GET", path: "/" });
 
 describe("the API client", () => {
-  it("returns the JSON of an answer, and undefined for an empty one", async () => {
+  it("returns the JSON of an answer, and null for an empty one", async () => {
     await beside(answering(200, '{"a":[1]}'), async (socket) => assert.deepEqual(await ask(socket), { a: [1] }));
-    await beside(answering(204, ""), async (socket) => assert.equal(await ask(socket), undefined));
+    await beside(answering(204, ""), async (socket) => assert.equal(await ask(socket), null));
   });
 
   it("sends method, path and body as they are given", async () => {
@@ -87,6 +87,17 @@ describe("the API client", () => {
     await beside(answering(200, `<html>${"x".repeat(10_000)}`), (socket) =>
       assert.rejects(ask(socket), { code: "DAEMON_ANSWER", message: /status 200, "<html>x+"$/ }),
     );
+  });
+
+  it("refuses an answer without the members that it is asked for", async () => {
+    for (const body of ["{}", "[]", "null", "7", ""]) {
+      await beside(answering(200, body), (socket) =>
+        assert.rejects(new ApiClient(socket).ask<{ domains: [] }>({ method: "GET", path: "/" }, ["domains"]), {
+          code: "DAEMON_ANSWER",
+          message: /has no "domains"/,
+        }),
+      );
+    }
   });
 
   it("refuses what is not HTTP", async () => {

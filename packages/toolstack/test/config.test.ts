@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type DomainConfig, domainOptionsOf, parseConfig } from "../src/config/index.ts";
+import { configOf, type DomainConfig, domainOptionsOf, parseConfig, readConfig } from "../src/config/index.ts";
 
 const MIB = 2 ** 20;
 const least = `name = "web"\nkernel = "web.wasm"\n`;
@@ -215,5 +215,15 @@ describe("words of a command line", () => {
   }
   it("that are wrong are refused without a line of the file", () => {
     refused(`${least}vcpus = 2\n`, [/^\/etc\/xl\/web\.toml: vcpus is 0/], ["vcpus=0"]);
+  });
+});
+
+describe("a configuration that was read", () => {
+  it("comes to the same wherever it is read again, as its paths are absolute", () => {
+    const text = `${least}memory = "64M"\ndirectories = ["data::/data:ro"]\n`;
+    const { document, config } = readConfig(text, "/etc/xl/web.toml", ["vcpus=2"]);
+    assert.deepEqual(document.directories, ["/etc/xl/data::/data:ro"]);
+    const again = configOf(JSON.parse(JSON.stringify(document)), { label: "config", directory: "/elsewhere" });
+    assert.deepEqual({ ...again, arguments: config.arguments }, config);
   });
 });

@@ -20,18 +20,21 @@ export interface XlRun {
 export class Workbench implements Disposable {
   readonly directory = mkdtempSync(path.join(tmpdir(), "xenolith-xl-"));
 
-  /** Runs `xl` with `words`; `input` is its standard input. */
-  async xl(words: readonly string[], input = ""): Promise<XlRun> {
-    const { child, done } = this.start(words);
+  /** Runs `xl` with `words`; `input` is its standard input, `environment` goes on top of this process's. */
+  async xl(words: readonly string[], input = "", environment: NodeJS.ProcessEnv = {}): Promise<XlRun> {
+    const { child, done } = this.start(words, environment);
     child.stdin.end(input);
     return done;
   }
 
   /** Starts `xl` with `words`, standard input open. */
-  start(words: readonly string[]): { readonly child: ChildProcessWithoutNullStreams; readonly done: Promise<XlRun> } {
+  start(
+    words: readonly string[],
+    environment: NodeJS.ProcessEnv = {},
+  ): { readonly child: ChildProcessWithoutNullStreams; readonly done: Promise<XlRun> } {
     const child = spawn(process.execPath, [XL, ...words], {
       cwd: this.directory,
-      env: { ...process.env, XDG_CACHE_HOME: path.join(this.directory, "cache"), NO_COLOR: "1" },
+      env: { ...process.env, XDG_CACHE_HOME: path.join(this.directory, "cache"), NO_COLOR: "1", ...environment },
     });
     child.stdin.on("error", () => {});
     return { child, done: ended(child) };

@@ -18,7 +18,10 @@ export interface ApiRequest {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** Path with query; parts that come from people are encoded with `encodeURIComponent`. */
   readonly path: string;
+  /** Sent as JSON. */
   readonly body?: unknown;
+  /** Sent as they are. */
+  readonly bytes?: Buffer;
   readonly signal?: AbortSignal;
 }
 
@@ -42,11 +45,12 @@ export class ApiClient {
   }
 
   /**
-   * Asks and returns the JSON of the answer; undefined when the answer is empty.
+   * Asks and returns the JSON of the answer, of which only that it is an object with `members` is sure; null when the
+   * answer is empty.
    *
    * @throws XenolithError `DAEMON_UNREACHABLE`, `DAEMON_ANSWER`, or the code that the daemon refused with.
    */
-  async ask(request: ApiRequest): Promise<unknown> {
+  async ask<Answer>(request: ApiRequest, members: readonly (keyof Answer & string)[] = []): Promise<Answer> {
     const notice = setTimeout(
       () => this.#onWaiting(`waiting for the daemon at ${this.#socketPath} (Ctrl-C ends the wait, not what it does)`),
       WAITING_AFTER_MS,
@@ -54,9 +58,13 @@ export class ApiClient {
     try {
       const message = await this.#send(request);
       const text = await this.#readText(message);
-      const value = text === "" ? undefined : this.#parse(text, message.statusCode!);
-      if (message.statusCode! >= 200 && message.statusCode! < 300) return value;
-      throw this.#refusal(message.statusCode!, value);
+      const status = message.statusCode!;
+      if (status < 200 || status >= 300) throw this.#refusal(status, this.#parse(text, status));
+      const value: Answer = this.#parse(text === "" ? "null" : text, status);
+      const missing = members.find((member) => !(isRecord(value) && Object.hasOwn(value, member)));
+      if (missing !== undefined)
+        throw answerError(`the daemon's answer has no "${missing}": is it of another version?`);
+      return value;
     } finally {
       clearTimeout(notice);
     }
@@ -74,8 +82,9 @@ export class ApiClient {
     throw this.#refusal(status, this.#parse(await this.#readText(message), status));
   }
 
-  #send({ method, path, body, signal }: ApiRequest): Promise<http.IncomingMessage> {
-    const text = body === undefined ? undefined : JSON.stringify(body);
+  #send({ method, path, body, bytes, signal }: ApiRequest): Promise<http.IncomingMessage> {
+    const content = bytes ?? (body === undefined ? undefined : Buffer.from(JSON.stringify(body)));
+    const type = bytes === undefined ? "application/json" : "application/octet-stream";
     return new Promise((resolve, reject) => {
       const options: http.RequestOptions = {
         socketPath: this.#socketPath,
@@ -84,15 +93,13 @@ export class ApiClient {
         agent: false,
         headers: {
           accept: "application/json",
-          ...(text === undefined
-            ? {}
-            : { "content-type": "application/json", "content-length": Buffer.byteLength(text) }),
+          ...(content === undefined ? {} : { "content-type": type, "content-length": content.length }),
         },
         ...(signal === undefined ? {} : { signal }),
       };
       const outgoing = http.request(options, resolve);
       outgoing.on("error", (error) => reject(this.#failure(error)));
-      outgoing.end(text);
+      outgoing.end(content);
     });
   }
 
@@ -118,7 +125,7 @@ export class ApiClient {
     }
   }
 
-  #parse(text: string, status: number): unknown {
+  #parse(text: string, status: number): ReturnType<typeof JSON.parse> {
     try {
       return JSON.parse(text);
     } catch (cause) {

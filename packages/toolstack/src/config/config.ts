@@ -55,14 +55,24 @@ const MEMORY_DEFAULT: Size = 256;
 const COMMAND_LINE_BYTES_MAX = 1023;
 
 /**
- * Checks a document, as TOML or JSON gives it, and fills in what it leaves out.
+ * Checks each value of a document, as TOML or JSON gives it.
  *
  * @throws XenolithError `CONFIG_INVALID`: everything that is wrong, one thing a line, with the line where it stands.
  */
-export const configOf = (document: unknown, origin: ConfigOrigin): DomainConfig => {
+export const documentOf = (document: unknown, origin: ConfigOrigin): ConfigDocument => {
   if (!isConfigDocument(document)) throw configError(problemsOf(document), origin);
-  const config = fillIn(document, origin.directory);
-  const problems = contradictions(document, config);
+  return document;
+};
+
+/**
+ * Checks a document, its values beside each other too, and fills in what it leaves out.
+ *
+ * @throws XenolithError `CONFIG_INVALID`, as `documentOf`.
+ */
+export const configOf = (document: unknown, origin: ConfigOrigin): DomainConfig => {
+  const checked = documentOf(document, origin);
+  const config = fillIn(checked, origin.directory);
+  const problems = contradictions(checked, config);
   if (problems.length > 0) throw configError(problems, origin);
   return config;
 };

@@ -4,8 +4,8 @@
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi/error";
 import { parse, TomlError } from "smol-toml";
-import { configOf, type ConfigOrigin, type DomainConfig } from "./config.ts";
-import { CONFIG_BYTES_MAX, CONFIG_KEYS, type KeySpec } from "./keys.ts";
+import { configOf, type ConfigOrigin, documentOf, type DomainConfig } from "./config.ts";
+import { CONFIG_BYTES_MAX, CONFIG_KEYS, type ConfigDocument, type KeySpec } from "./keys.ts";
 import { lineOf } from "./locate.ts";
 
 type Table = Readonly<Record<string, unknown>>;
@@ -14,12 +14,18 @@ const keySpecs: Readonly<Record<string, KeySpec>> = CONFIG_KEYS;
 const DEPTH_MAX = 16;
 const OPTIONS = { integersAsBigInt: "asNeeded", maxDepth: DEPTH_MAX, useLegacyDate: true } as const;
 
+/** A configuration that was read: as it is written, with absolute paths, and what it comes to. */
+export interface ReadConfig {
+  readonly document: ConfigDocument;
+  readonly config: DomainConfig;
+}
+
 /**
  * The configuration in `text`, which came from `file`, with `overrides` (`key=value`) in place of what the file says.
  *
  * @throws XenolithError `CONFIG_INVALID`: everything that is wrong, one thing a line, as `file:line: what`.
  */
-export const parseConfig = (text: string, file: string, overrides: readonly string[] = []): DomainConfig => {
+export const readConfig = (text: string, file: string, overrides: readonly string[] = []): ReadConfig => {
   const bytes = Buffer.byteLength(text);
   if (bytes > CONFIG_BYTES_MAX) throw invalid(`${file}: ${bytes} bytes long, the limit is ${CONFIG_BYTES_MAX}`);
   const written = overrides.map(parseOverride);
@@ -29,8 +35,23 @@ export const parseConfig = (text: string, file: string, overrides: readonly stri
     directory: path.dirname(path.resolve(file)),
     lineOf: (where) => (written.some((each) => where[0]! in each) ? undefined : lineOf(text, where)),
   };
-  return configOf(document, origin);
+  const config = configOf(document, origin);
+  const { kernel, directories } = config;
+  const absolute = directories.map(({ host, guest, readOnly }) => `${host}::${guest}${readOnly ? ":ro" : ""}`);
+  return { document: { ...documentOf(document, origin), kernel, directories: absolute }, config };
 };
+
+/** What `readConfig` comes to. */
+export const parseConfig = (text: string, file: string, overrides: readonly string[] = []): DomainConfig =>
+  readConfig(text, file, overrides).config;
+
+/**
+ * What words `key=value` say, for a daemon that puts them on top of what it keeps: only their form is checked.
+ *
+ * @throws XenolithError `CONFIG_INVALID`: a word is not of that form.
+ */
+export const readAssignments = (words: readonly string[]): Readonly<Record<string, unknown>> =>
+  words.map(parseOverride).reduce(merge, {});
 
 const invalid = (message: string, cause?: unknown): XenolithError =>
   new XenolithError("CONFIG_INVALID", message, { cause });

@@ -1,0 +1,88 @@
+/**
+ * `xl create` and `xl config-update`: what a domain is made from.
+ */
+import { readFileSync } from "node:fs";
+import { XenolithError } from "@xenolith/abi/error";
+import { type ClientFlags, connect } from "../client/connection.ts";
+import type { ReadConfig } from "../config/index.ts";
+import { printable } from "../terminal.ts";
+import { attach } from "./console.ts";
+import { asking, print, printJson } from "./report.ts";
+
+/** Options of `xl create`. */
+export interface CreateFlags extends ClientFlags {
+  readonly console?: boolean;
+  readonly dryrun?: boolean;
+  readonly paused?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** What stands before the words `key=value`: a file, or nothing. */
+const COMMAND_LINE = "command line";
+
+/** Reads the configuration that the words of a command name: a file, then `key=value`; or `key=value` alone. */
+const readWords = async (words: readonly string[]): Promise<ReadConfig> => {
+  const [first, ...rest] = words;
+  const { readConfig } = await import("../config/index.ts");
+  if (first === undefined || isAssignment(first)) return readConfig("", COMMAND_LINE, words);
+  return readConfig(readText(first), first, rest);
+};
+
+const isAssignment = (word: string): boolean => /^[\w.-]+\s*=/.test(word);
+
+const readText = (file: string): string => {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new XenolithError("FILE_NOT_FOUND", `cannot read the configuration "${file}": ${reason}`, { cause });
+  }
+};
+
+/** `xl create`. Fails by itself with CONFIG_INVALID or FILE_NOT_FOUND before the daemon is asked. */
+export const createCommand = async (words: readonly string[], flags: CreateFlags): Promise<number> => {
+  const { document, config } = await readWords(words);
+  if (flags.dryrun === true) {
+    printJson(config);
+    return 0;
+  }
+  return asking(async () => {
+    const connection = connect(flags);
+    const domain = await connection.create({ config: document, paused: flags.paused === true });
+    if (flags.json === true) printJson(domain);
+    else if (flags.quiet !== true) print(printable(`created domain ${domain.domid}, ${domain.name}`));
+    return flags.console === true ? attach(connection, String(domain.domid)) : 0;
+  });
+};
+
+/** `xl config-update`: a file replaces all, words alone replace their keys. */
+export const configUpdateCommand = async (
+  word: string,
+  words: readonly string[],
+  flags: ClientFlags,
+): Promise<number> => {
+  const [first] = words;
+  if (first === undefined) {
+    throw new XenolithError("CONFIG_INVALID", "nothing to change: give a file, key=value, or both");
+  }
+  const file = isAssignment(first) ? undefined : (await readWords(words)).document;
+  const keys = file === undefined ? (await import("../config/index.ts")).readAssignments(words) : undefined;
+  return asking(async () => {
+    const connection = connect(flags);
+    const name = (await definitionName(connection, word)) ?? word;
+    const saved =
+      file === undefined ? await connection.update(name, { config: keys! }) : await connection.define(name, file);
+    if (flags.json === true) printJson(saved);
+    else print(printable(`${saved.name}: from its next start on`));
+  });
+};
+
+/** Name of the definition of a domain that runs; undefined when none of this name or domid does. */
+const definitionName = async (connection: ReturnType<typeof connect>, word: string): Promise<string | undefined> => {
+  try {
+    return (await connection.domain(word)).definition;
+  } catch (error) {
+    if (error instanceof XenolithError && error.code === "DOMAIN_NOT_FOUND") return undefined;
+    throw error;
+  }
+};
