@@ -23,7 +23,7 @@ const USAGE = `usage: xencc [--wasi] [-o OUT.wasm] [clang options] FILE.c...
 
 /** Files of the guest library that a WASI program goes without: it has libc, no start_info, and no atomics. */
 const XEN_STYLE_ONLY = new Set(
-  "start events memory-functions grants gntalloc xenstore xenstore-nodes xenstore-ring xenbus vchan vchan-ring vchan-store"
+  "start events memory-functions grants gntalloc xenstore xenstore-nodes xenstore-ring xenbus vchan vchan-ring vchan-store balloon"
     .split(" ")
     .map((name) => `${name}.c`),
 );

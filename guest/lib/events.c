@@ -107,6 +107,7 @@ unsigned int xen_event_dispatch(void) {
       selected &= selected - 1;
     }
   }
+  xen_tick_if_due(xen_time_last());
   return served;
 }
 
@@ -123,7 +124,9 @@ void xen_upcalls_restore(_Bool on) {
 }
 
 int xen_event_wait(evtchn_port_t port, uint64_t deadline_ns) {
-  struct sched_poll poll = {.nr_ports = 1, .timeout = deadline_ns};
+  uint64_t tick = vcpu()->evtchn_upcall_mask == 0 && xen_tick != NULL ? xen_tick_deadline : 0;
+  _Bool is_tick = tick != 0 && (deadline_ns == 0 || tick < deadline_ns);
+  struct sched_poll poll = {.nr_ports = 1, .timeout = is_tick ? tick : deadline_ns};
   set_xen_guest_handle(poll.ports, &port);
   int status = HYPERVISOR_sched_op(SCHEDOP_poll, &poll);
   _Bool upcalls = vcpu()->evtchn_upcall_mask == 0;
@@ -131,6 +134,7 @@ int xen_event_wait(evtchn_port_t port, uint64_t deadline_ns) {
   /* With upcalls on, the bit of a port with a handler is the handler's. */
   if (port < PORT_COUNT && !(upcalls && handlers[port].handler != NULL))
     take_bits(&shared()->evtchn_pending[port / WORD_BITS], 1ul << port % WORD_BITS);
+  if (is_tick) xen_tick_if_due(xen_time_ns());
   return status;
 }
 
@@ -142,6 +146,11 @@ void xen_event_loop(void) {
   stop_requested = 0;
   while (!stop_requested) {
     xen_event_dispatch();
-    if (!stop_requested) HYPERVISOR_sched_op(SCHEDOP_block, NULL);
+    if (stop_requested) break;
+    if (xen_tick != NULL && xen_tick_deadline != 0) {
+      struct sched_poll poll = {.nr_ports = 0, .timeout = xen_tick_deadline};
+      HYPERVISOR_sched_op(SCHEDOP_poll, &poll);
+      xen_tick_if_due(xen_time_ns());
+    } else HYPERVISOR_sched_op(SCHEDOP_block, NULL);
   }
 }

@@ -22,6 +22,27 @@ static inline void *page_at(xen_pfn_t gfn) { return (void *)(uintptr_t)(gfn << X
 void *xen_block_alloc(size_t size);
 void xen_block_free(void *block, size_t size);
 
+/* Populates up to `count` free addresses of the arena and keeps the pages for xen_pages_alloc; how many there are. */
+uint32_t xen_pages_keep(uint32_t count);
+/* Gives back up to `count` kept pages, in runs; how many. */
+uint32_t xen_pages_drop(uint32_t count);
+/* Pages that are kept. */
+uint32_t xen_pages_kept(void);
+/* The allocator lets the domain own at most `pages`. */
+void xen_pages_set_limit(uint32_t pages);
+/* Pages were freed while there was a limit. Whoever looks clears it. */
+extern _Bool xen_pages_freed;
+
+/* Work of the library's own for moments when events are served; NULL: none. Where it sleeps it wakes at the deadline (0: none). */
+extern void (*xen_tick)(void);
+extern uint64_t xen_tick_deadline;
+static inline void xen_tick_if_due(uint64_t now) {
+  if (xen_tick != NULL && xen_tick_deadline != 0 && now >= xen_tick_deadline) xen_tick();
+}
+void xen_balloon_start(void);
+/* Takes in watch events and calls their handlers. */
+void xenstore_watch_dispatch(void);
+
 /* System time when this vCPU last came from the hypervisor; costs no hypercall. */
 uint64_t xen_time_last(void);
 /* Takes `count` free references, in ascending order; 0, or -ENOSPC and none. */

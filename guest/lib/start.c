@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Entry of a Xen-style guest and its end. */
-#include <xenolith/guest.h>
+#include "internal.h"
 
 const struct start_info *xen_start_info;
 
@@ -11,6 +11,7 @@ _Noreturn void xen_shutdown(unsigned int reason) {
 
 __attribute__((export_name("xen_start"))) void xen_start(const struct start_info *start) {
   xen_start_info = start;
+  xen_balloon_start();
   xen_main(start);
   xen_shutdown(SHUTDOWN_poweroff);
 }

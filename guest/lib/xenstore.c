@@ -8,6 +8,8 @@
 #include <xenolith/hvm/hvm_op.h>
 
 #define QUEUED_EVENTS_MAX 64
+/* One is the balloon's. */
+#define WATCH_COUNT (XENSTORE_WATCHES_MAX + 1)
 
 static struct {
   struct xenstore_domain_interface *page;
@@ -26,7 +28,7 @@ static struct watch {
   unsigned int count;
   /* Events were dropped: one for the path itself stands for all of them. */
   _Bool overflow;
-} watches[XENSTORE_WATCHES_MAX];
+} watches[WATCH_COUNT];
 
 struct event {
   struct event *next;
@@ -56,7 +58,7 @@ static int errno_of(const char *name) {
 
 static void queue_event(const char *payload, uint32_t length) {
   uint32_t path_bytes = (uint32_t)text_length(payload) + 1, number;
-  if (path_bytes >= length || !parse_number(payload + path_bytes, &number) || number >= XENSTORE_WATCHES_MAX) return;
+  if (path_bytes >= length || !parse_number(payload + path_bytes, &number) || number >= WATCH_COUNT) return;
   struct watch *watch = &watches[number];
   if (watch->path == NULL) return;
   watch->count++;
@@ -93,10 +95,10 @@ static void deliver(void) {
   if (delivering) return;
   delivering = 1;
   while ((event = next_event()) != NULL) {
-    if (event->watch < XENSTORE_WATCHES_MAX) call_handler(&watches[event->watch], event->path);
+    if (event->watch < WATCH_COUNT) call_handler(&watches[event->watch], event->path);
     xen_block_free(event, sizeof *event + event->bytes);
   }
-  for (struct watch *watch = watches; watch < watches + XENSTORE_WATCHES_MAX; watch++)
+  for (struct watch *watch = watches; watch < watches + WATCH_COUNT; watch++)
     if (watch->overflow) {
       watch->overflow = 0;
       call_handler(watch, watch->path);
@@ -130,7 +132,10 @@ static void on_event(evtchn_port_t port, void *context) {
   receive(0);
   xen_upcalls_restore(on);
   deliver();
+  xen_tick_if_due(xen_time_last());
 }
+
+void xenstore_watch_dispatch(void) { on_event(store.port, NULL); }
 
 static int send_bytes(const void *bytes, size_t length) {
   const char *from = bytes;
@@ -181,7 +186,10 @@ int xenstore_ask(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, un
   /* What came behind the answer: its event may be taken already. */
   if (store.state == 1) receive(0);
   xen_upcalls_restore(on);
-  if (on) deliver();
+  if (on) {
+    deliver();
+    xen_tick_if_due(xen_time_last());
+  }
   return status;
 }
 
@@ -209,6 +217,7 @@ int xenstore_init(void) {
   /* Answers to somebody who ran in this domain before us. */
   store.page->rsp_cons = store.page->rsp_prod;
   store.state = 1;
+  xen_tick_deadline = 1;
   int status = xen_event_on(port, on_event, NULL);
   return status < 0 ? store.state = status : 0;
 }
@@ -225,13 +234,13 @@ static int watch_command(uint32_t type, uint32_t number) {
 }
 
 static _Bool is_watch(int number) {
-  return number >= 0 && number < XENSTORE_WATCHES_MAX && watches[number].path != NULL;
+  return number >= 0 && number < WATCH_COUNT && watches[number].path != NULL;
 }
 
 int xenstore_watch(const char *path, xenstore_watch_handler handler, void *context) {
   uint32_t number = 0;
-  while (number < XENSTORE_WATCHES_MAX && watches[number].path != NULL) number++;
-  if (number == XENSTORE_WATCHES_MAX) return -XEN_ENOSPC;
+  while (number < WATCH_COUNT && watches[number].path != NULL) number++;
+  if (number == WATCH_COUNT) return -XEN_ENOSPC;
   watches[number] = (struct watch){.path = path, .handler = handler, .context = context};
   int status = watch_command(XS_WATCH, number);
   if (status == 0) return (int)number;
@@ -243,7 +252,7 @@ int xenstore_unwatch(int watch) {
   if (!is_watch(watch)) return -XEN_EINVAL;
   int status = watch_command(XS_UNWATCH, (uint32_t)watch);
   for (struct event *event = event_first; event != NULL; event = event->next)
-    if (event->watch == (uint32_t)watch) event->watch = XENSTORE_WATCHES_MAX;
+    if (event->watch == (uint32_t)watch) event->watch = WATCH_COUNT;
   watches[watch] = (struct watch){.path = NULL};
   return status;
 }

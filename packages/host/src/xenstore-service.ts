@@ -179,7 +179,11 @@ export class XenstoreService {
     await module.writeDomainTree(client, treeOf(guest));
     if (guest.isReleased) return;
     if (page === undefined) server.store.fireSpecial(module.INTRODUCE_DOMAIN, domid);
-    else server.introduceDomain(domid, page);
+    else {
+      server.introduceDomain(domid, page);
+      // The guest may have been waiting for a store to be there.
+      page.notify();
+    }
     if (guest.hasEnded) server.domainDied(domid);
   }
 
