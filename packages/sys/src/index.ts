@@ -63,6 +63,8 @@ export {
   unmap,
 } from "./mapping.ts";
 export type { FileRun, Protection } from "./mapping.ts";
+export { controlGroupMemory, memoryPressure, parsePressure } from "./memory-pressure.ts";
+export type { ControlGroupMemory, ControlGroupPlace, MemoryPressure, PressureLine } from "./memory-pressure.ts";
 export { createMemfd, createSecretMemfd, Seal, sealsOf } from "./memfd.ts";
 export type { MemfdOptions } from "./memfd.ts";
 export { baseAddress, viewMemory } from "./memory-view.ts";
