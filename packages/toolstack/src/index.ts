@@ -9,6 +9,28 @@ export type {
   TextForm,
   ValueForm,
 } from "./config/index.ts";
+export {
+  aimBalloon,
+  balloonPages,
+  balloonStatistics,
+  parseTarget,
+  restingBalloon,
+  settleBalloon,
+  targetDiff,
+} from "./balloon.ts";
+export type { Balloon, BalloonSleep, BalloonState } from "./balloon.ts";
+export { BalloonDriver, driveBalloon, reactorBalloon } from "./balloon-driver.ts";
+export type { BalloonedDomain, BalloonOptions, DrivenBalloon } from "./balloon-driver.ts";
+export { admit } from "./memory-manager/admission.ts";
+export type { Admission, MachineState, NewDomain } from "./memory-manager/admission.ts";
+export { planMemory } from "./memory-manager/manager.ts";
+export type { ManagedGuest, ManagerInput, ManagerPlan } from "./memory-manager/manager.ts";
+export { guestBudget, PRESSURE_LEVELS, pressureLevel } from "./memory-manager/pressure.ts";
+export type { HostReadings, PressureLevel } from "./memory-manager/pressure.ts";
+export { sharePages } from "./memory-manager/share.ts";
+export type { Claimant } from "./memory-manager/share.ts";
+export { nextTargets } from "./memory-manager/steps.ts";
+export type { Mover } from "./memory-manager/steps.ts";
 export { main } from "./program.ts";
 export { formatSize, parseDuration, parseSize } from "./quantity.ts";
 export { parseDirectory, parseEnvironment, planRun } from "./run-options.ts";

@@ -26,7 +26,7 @@ const { compileGuest } = (await import(path.join(root, "guest/xencc.mjs"))) as {
 
 /** balloon-machine.c behind functions that keep one machine. */
 const shim = `
-#include "${"balloon-machine.h"}"
+#include "balloon-machine.h"
 static struct xen_balloon b;
 #define X(name) __attribute__((export_name(#name)))
 X(reset) void reset(uint32_t p, uint32_t max_delay, uint32_t max_retry) { xen_balloon_reset(&b, p); b.max_schedule_delay = max_delay; b.max_retry_count = max_retry; }
