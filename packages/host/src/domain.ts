@@ -20,11 +20,13 @@ import type { ConsoleStream } from "./console-stream.ts";
 import type { DomainExit } from "./domain-exit.ts";
 import { DomainLife } from "./domain-life.ts";
 import { DomainMemory } from "./domain-memory.ts";
+import { FRAME_BYTES } from "./mmu.ts";
 import type { DomainParts } from "./domain-parts.ts";
 import type { DomainStats } from "./domain-stats.ts";
 import { InterruptSource } from "./interrupt-source.ts";
 import type { GuestValue } from "./protocol.ts";
 import type { GuestOutput, InputStream } from "./stdio.ts";
+import { dropZeroFrames, isAtRest, SQUEEZE_SLICE_FRAMES } from "./zero-pages.ts";
 
 /** What a domain tells its listeners. */
 export interface DomainEventMap {
@@ -50,6 +52,7 @@ export class Domain implements AsyncDisposable {
   readonly #life: DomainLife;
   readonly #calls: DomainCalls;
   readonly #limits: DomainMemory;
+  #isInitialised = false;
 
   /** Only `Host` makes domains. */
   constructor(parts: DomainParts) {
@@ -113,6 +116,7 @@ export class Domain implements AsyncDisposable {
   async start(options?: ActionOptions): Promise<void> {
     checkBounds("start", options);
     await bounded(`start of ${this.#text}`, this.#life.start(), options, () => this.#crash("start was given up"));
+    this.#isInitialised = true;
   }
 
   /**
@@ -226,6 +230,31 @@ export class Domain implements AsyncDisposable {
   }
 
   /**
+   * Gives the host back the memory of its pages that hold nothing but zeros, for a guest without a balloon. It owns them
+   * as before, and sees zeros as before. It is paused for some milliseconds at a time. Resolves to the bytes that were
+   * dropped, or to undefined when it cannot be told that none of its vCPUs computes.
+   *
+   * @throws XenolithError `DOMAIN_STATE`.
+   */
+  async dropZeroPages(): Promise<number | undefined> {
+    const { context, slot } = this.#parts;
+    const gfnEnd = this.#hypervisor.domains.gfnEnd[this.#liveSlot("dropZeroPages")]!;
+    let dropped: number | undefined;
+    for (let gfn = 0; gfn < gfnEnd; gfn += SQUEEZE_SLICE_FRAMES) {
+      await this.pause();
+      try {
+        if (!this.#life.isAlive || !isAtRest(this.#hypervisor, slot, this.#isIdle)) return dropped;
+        const range = { gfn, count: SQUEEZE_SLICE_FRAMES };
+        dropped = (dropped ?? 0) + dropZeroFrames(this.#hypervisor, context.machine, slot, range) * FRAME_BYTES;
+      } finally {
+        // Not `unpause`: that would also resume a domain that has suspended itself meanwhile.
+        if (this.#life.isAlive) unpauseDomain(this.#hypervisor, slot);
+      }
+    }
+    return dropped;
+  }
+
+  /**
    * Gives it a physical interrupt that host code raises.
    *
    * @throws XenolithError `INVALID_ARGUMENT`, `DOMAIN_STATE`, `HYPERCALL_FAILED`.
@@ -248,6 +277,11 @@ export class Domain implements AsyncDisposable {
 
   get #hypervisor(): DomainParts["context"]["hypervisor"] {
     return this.#parts.context.hypervisor;
+  }
+
+  /** A reactor whose last call has returned. */
+  get #isIdle(): boolean {
+    return this.#isInitialised && this.kind === "reactor" && this.#calls.pendingCount === 0;
   }
 
   get #text(): string {

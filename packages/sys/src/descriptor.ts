@@ -60,7 +60,7 @@ export const writeAt = (fd: number, { address, lengthBytes }: MemoryRange, offse
   retried(() => pwrite_()(fd, address, lengthBytes, offsetBytes));
 
 /** Where a seek counts from: Linux's `SEEK_*`. */
-export const Whence = { SET: 0, CUR: 1, END: 2 } as const;
+export const Whence = { SET: 0, CUR: 1, END: 2, DATA: 3, HOLE: 4 } as const;
 /** One of {@link Whence}. */
 export type Whence = (typeof Whence)[keyof typeof Whence];
 
