@@ -193,7 +193,7 @@ static uint32_t change_many(unsigned int cmd, uint32_t page, uint32_t count) {
 /* The longest run of holes of at most `count` pages that a few tries find. */
 static uint32_t take_holes(uint32_t *count) {
   for (uint32_t tried = *count; tried > 0; tried /= 2) {
-    uint32_t page = take(tried, tried >= 1u << ORDER_MAX ? 1u << ORDER_MAX : 1, HOLES);
+    uint32_t page = take(tried, 1, HOLES);
     *count = tried;
     if (page != NONE) return page;
   }
