@@ -48,12 +48,14 @@ export class BalloonDriver {
   #isDue = false;
   #isClosed = false;
 
+  /** Rests at what the domain owns now. */
   constructor(domain: BalloonedDomain, options: BalloonOptions = {}) {
     this.#domain = domain;
     this.#options = options;
     this.#balloon = restingBalloon(domain.pages(), options);
   }
 
+  /** What the machine knows. */
   get balloon(): Balloon {
     return this.#balloon;
   }
@@ -70,6 +72,7 @@ export class BalloonDriver {
     await this.#running;
   }
 
+  /** Takes no further step. */
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#timer);
@@ -126,6 +129,7 @@ export const reactorBalloon = (domain: Domain): BalloonedDomain => ({
 /** A driver that follows the store. */
 export interface DrivenBalloon {
   readonly driver: BalloonDriver;
+  /** Follows nothing any more; the domain keeps what it has. */
   stop(): Promise<void>;
 }
 

@@ -15,7 +15,9 @@ export interface HostReadings {
   readonly groupLimitHit: boolean;
 }
 
+/** From the best to the worst. */
 export const PRESSURE_LEVELS = ["calm", "pressed", "critical"] as const;
+/** One of them. */
 export type PressureLevel = (typeof PRESSURE_LEVELS)[number];
 
 /** Readings at which a level begins; it ends at half of the PSI and twice the bytes. */
