@@ -22,9 +22,11 @@ before(async () => {
   store = await host.xenstore();
 });
 after(async () => {
-  assert.deepEqual(host.audit(), []);
-  assert.equal(host.info().memoryFreeBytes, freeAtStart);
+  const findings = host.audit();
+  const free = host.info().memoryFreeBytes;
   await host.close();
+  assert.deepEqual(findings, []);
+  assert.equal(free, freeAtStart);
 });
 
 const guests = new Set<Guest>();

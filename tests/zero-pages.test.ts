@@ -18,8 +18,9 @@ before(async () => {
   host = await Host.open({ memoryBytes: 64 * MIB });
 });
 after(async () => {
-  assert.deepEqual(host.audit(), []);
+  const findings = host.audit();
   await host.close();
+  assert.deepEqual(findings, []);
 });
 
 /** Bytes of machine memory that the kernel really keeps. */
