@@ -1,5 +1,5 @@
 /**
- * What copies between domains hold while they are made: the p2m locks of both domains and the locks of the grant tables
+ * What lists of copies between domains hold while they are made: the p2m locks of both domains and the locks of the grant tables
  * concerned, in the order of slots, and the in-use bits of the entries. Under these locks no page can be taken away and
  * no entry mapped or revoked, so a copy needs neither a pin nor a reference, and whoever waits for the locks has waited
  * for the copies. A hold ends after a few operations, or when the next one is about other domains.

@@ -73,6 +73,11 @@ export class DirectMap {
     return machine - this.bankOf(machine) * this.bankBytes;
   }
 
+  /** Where frame `mfn` begins in its bank, signed. */
+  placeOf(mfn: number): number {
+    return (mfn & this.frameMask) << 12;
+  }
+
   /** The 32-bit number at `machine`, which is aligned to 4. Not atomic for the language, whole on every machine. */
   loadU32(machine: number): number {
     const bank = this.bankOf(machine);

@@ -8,7 +8,7 @@
  *     1    PAUSE  park at the gate until cleared           control domain
  *     2    STOP   park for ever; the thread will be ended  control domain
  *     3    DOWN   park at the gate until cleared           VCPUOP_down and VCPUOP_up
- *     4    READ   it may read its memory without the lock  its own thread, together with IN
+ *     4    READ   it may use its memory without the lock   its own thread, together with IN
  *
  * READ stands for the p2m lock while a vCPU makes one of the calls of quick-call.ts: it is set by the instruction that
  * enters, so it costs nothing, and lasts a bounded time in which nothing is waited for. Who takes an entry out of that

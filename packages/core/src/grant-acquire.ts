@@ -51,6 +51,17 @@ export const lockGranter = (hypervisor: Hypervisor, granter: number): void => {
   locks.acquire(locks.id("grantTable", granter));
 };
 
+/**
+ * Returns when every copy from or to a page of the domain in `granter` has ended that had begun before: copies hold its
+ * p2m lock, and the most frequent ones hold no other of its.
+ */
+export const awaitCopies = (hypervisor: Hypervisor, granter: number): void => {
+  const { locks } = hypervisor;
+  const lock = locks.id("p2m", granter);
+  locks.acquire(lock);
+  locks.release(lock);
+};
+
 /** Gives back what `lockGranter` took. */
 export const unlockGranter = (hypervisor: Hypervisor, granter: number): void => {
   const { locks } = hypervisor;

@@ -1,7 +1,15 @@
 /**
  * The copy that is made most, on its own: one operation, between a page that another domain granted and one of the
- * caller's, where everything is as it should be. It does what grant-copy.ts does for longer lists under the same locks,
- * without what only lists need. Whatever is unusual is left to that, with nothing done.
+ * caller's, where everything is as it should be. Whatever is unusual is left to grant-copy.ts, with nothing done.
+ *
+ * It is one of the calls of quick-call.ts: the caller's READ keeps its own pages where they are, those that are written
+ * too, as whoever takes a page away waits for READ afterwards. Of the granter only the p2m lock is held: no entry can be
+ * pinned without it, and who has to know that no copy goes on takes it (`awaitCopies`). An entry whose in-use bits are
+ * set already is left alone: somebody who has just unpinned it, under the lock of the table only, may be about to clear
+ * them. While it holds READ it may not wait, so if the lock is not free the call is made as any other.
+ *
+ * The entry is translated before its bits are set, and afterwards counts only if it still is what was translated. So
+ * setting the bits, the copy and clearing them are one call of the WebAssembly module: six atomic operations in all.
  */
 import {
   DOMID_SELF,
@@ -16,9 +24,8 @@ import {
 import { ENTRY_READ_MASK, ENTRY_WRITE_MASK } from "./copy-hold.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
-import { DOMAIN_STATES } from "./domain-table.ts";
+import { DOMAIN_STATES, DOMID_COUNT } from "./domain-table.ts";
 import { GRANT_ENTRY_BYTES, REFS_PER_FRAME } from "./grant-table.ts";
-import { perCaller } from "./per-caller.ts";
 import { P2M_HOLE, P2M_RAM, P2M_WRITABLE_TYPES } from "./p2m.ts";
 
 const OPERATION_BYTES = gnttab_copy.sizeBytes;
@@ -26,131 +33,99 @@ const STATUS_OFFSET = gnttab_copy.status.offset;
 const IN_PAGE = FRAME_BYTES - 1;
 const DYING = DOMAIN_STATES.indexOf("dying");
 const REFS_SHIFT = Math.log2(REFS_PER_FRAME) | 0;
+const IN_USE = GTF_reading | GTF_writing;
+/** As for lists, and nobody uses the entry. */
+const READ_MASK = ENTRY_READ_MASK | IN_USE;
+const WRITE_MASK = ENTRY_WRITE_MASK | IN_USE;
 
-/** What a caller's last copies were about. */
-interface Habit {
-  /** Slot of their granter: a guess at the next one's, so that its lock can be taken before the list is read. */
-  granter: number;
-  /** Copies that are not tried, and how many there will be after the next wrong guess. */
-  left: number;
-  penalty: number;
-}
+/** Words of an operation: the sides, each a reference or gfn and then domid and offset; length and flags. */
+const SOURCE = 0;
+const DEST = 2;
+const SIZES = 4;
 
-const PENALTY_MAX = 64;
-
-const habitOf = perCaller((): Habit => ({ granter: -1, left: 0, penalty: 1 }));
-
-/** Makes the operation at `at`. False: it is unusual, nothing has been done. */
+/** Makes the operation at `at`. False: it is unusual, nothing has been done. Inside a gate with READ. */
 export const copySingle = (cpu: Cpu, at: number): boolean => {
+  const { directMap, domains, locks, p2m } = cpu.hypervisor;
   const inPage = at & IN_PAGE;
-  const habit = habitOf(cpu);
-  if (habit.left > 0) {
-    habit.left -= 1;
-    return false;
-  }
-  if ((inPage & 3) !== 0 || inPage > FRAME_BYTES - OPERATION_BYTES) return false;
-  const { granter } = habit;
-  if (granter < 0 || granter === cpu.slot) return guessAgain(cpu, habit, at);
-  const { locks } = cpu.hypervisor;
-  const mine = cpu.memory.lock;
-  const theirs = mine - cpu.slot + granter;
-  const table = locks.id("grantTable", granter);
-  locks.acquire(Math.min(mine, theirs));
-  locks.acquire(Math.max(mine, theirs));
-  locks.acquire(table);
-  const outcome = copyHeld(cpu, at, granter);
-  locks.release(table);
-  locks.release(Math.max(mine, theirs));
-  locks.release(Math.min(mine, theirs));
-  if (outcome === OTHER_GRANTER) return guessAgain(cpu, habit, at);
-  if (outcome === DONE) habit.penalty = 1;
-  return outcome === DONE;
-};
-
-/** Looks whom the operation is about, for the next time. */
-const guessAgain = (cpu: Cpu, habit: Habit, at: number): false => {
-  const { hypervisor, memory } = cpu;
-  habit.left = habit.penalty;
-  habit.penalty = Math.min(2 * habit.penalty, PENALTY_MAX);
-  if (memory.fetch(at, OPERATION_BYTES)) {
-    const isWrite = memory.scratch.getUint16(18, true) === GNTCOPY_dest_gref;
-    habit.granter = hypervisor.domains.slotOf(memory.scratch.getUint16(isWrite ? 12 : 4, true));
-  }
-  return false;
-};
-
-const DONE = 0;
-const UNUSUAL = 1;
-const OTHER_GRANTER = 2;
-
-/** Under the locks of both p2ms and of the granter's table. Each word of the operation is read once. */
-const copyHeld = (cpu: Cpu, at: number, granter: number): number => {
-  const { hypervisor, slot } = cpu;
-  const { directMap, domains, geometry, p2m } = hypervisor;
-  const bankMask = geometry.framesPerBank - 1;
-  const bankShift = 32 - Math.clz32(bankMask);
-  const mine = p2m.at(slot, 0);
-  const list = p2m.entries[mine + (at >>> 12)]!;
-  if (((P2M_WRITABLE_TYPES >>> (list & 15)) & 1) === 0) return UNUSUAL;
-  const operation = directMap.i32[list >>> (4 + bankShift)]!;
-  const listAt = (((list >>> 4) & bankMask) << 10) | ((at & IN_PAGE) >>> 2);
-  const sizes = operation[listAt + 4]!;
-  const isWrite = sizes >>> 16 === GNTCOPY_dest_gref;
-  const theirAt = listAt + (isWrite ? 2 : 0);
-  const ownAt = listAt + (isWrite ? 0 : 2);
-  const ref = operation[theirAt]!;
-  const their = operation[theirAt + 1]!;
-  const gfn = operation[ownAt]!;
-  const own = operation[ownAt + 1]!;
-  if (domains.slotByDomid[their & 0xffff] !== granter + 1) return OTHER_GRANTER;
-  const sizeBytes = sizes & 0xffff;
-  const last = Math.max(own >>> 16, their >>> 16) + sizeBytes;
-  if ((!isWrite && sizes >>> 16 !== GNTCOPY_source_gref) || sizeBytes === 0 || last > FRAME_BYTES) return UNUSUAL;
-  if ((own & 0xffff) !== DOMID_SELF || gfn < 0 || gfn >= p2m.gfnCount) return UNUSUAL;
-  const ownEntry = p2m.entries[mine + gfn]!;
-  if ((ownEntry & 15) !== P2M_RAM) return UNUSUAL;
-  const frame = begin(cpu, granter, ref, isWrite);
-  if (frame < 0) return UNUSUAL;
-  const to = isWrite ? frame : ownEntry >>> 4;
-  const from = isWrite ? ownEntry >>> 4 : frame;
-  const toOffset = isWrite ? their >>> 16 : own >>> 16;
-  directMap.copyBetween(to, toOffset, from, isWrite ? own >>> 16 : their >>> 16, sizeBytes);
-  end(cpu, granter, ref, isWrite);
-  directMap.views[list >>> (4 + bankShift)]!.setInt16(listAt * 4 + STATUS_OFFSET, GNTST_okay, true);
-  return DONE;
-};
-
-/** Sets the in-use bits of an entry that nobody has pinned and that permits the copy. Its frame, or -1 with no bit set. */
-const begin = (cpu: Cpu, granter: number, ref: number, isWrite: boolean): number => {
-  const { directMap, domains, grants, p2m } = cpu.hypervisor;
+  const gfn = at >>> 12;
+  if ((inPage & 3) !== 0 || inPage > FRAME_BYTES - OPERATION_BYTES || gfn >= p2m.gfnCount) return false;
+  const list = p2m.entries[p2m.at(cpu.slot, gfn)]!;
+  if (((P2M_WRITABLE_TYPES >>> (list & 15)) & 1) === 0) return false;
+  const bank = list >>> (4 + directMap.frameShift);
+  const place = (directMap.placeOf(list >>> 4) | inPage) >>> 2;
+  const operation = directMap.i32[bank]!;
+  // Of the operation every word is read once.
+  const sizes = operation[place + SIZES]!;
+  const their = operation[place + (sizes >>> 16 === GNTCOPY_dest_gref ? DEST : SOURCE) + 1]!;
+  const granter = slotNamed(cpu, their & 0xffff);
+  if (granter < 0) return false;
+  const lock = cpu.memory.lock - cpu.slot + granter;
+  if (!locks.tryAcquire(lock)) return false;
+  // The slot cannot have changed hands since it was looked up: this vCPU is inside its gate.
   const state = domains.state[granter]!;
-  if (state === 0 || state >= DYING || ref < 0 || ref >= grants.frameCount[granter]! * REFS_PER_FRAME) return -1;
-  if (grants.pin[grants.row(granter, ref)] !== 0) return -1;
-  const { bank, place } = entryOf(cpu, granter, ref);
-  const shared = directMap.i32[bank]!;
-  const word = shared[place >>> 2]!;
-  if ((word & (isWrite ? ENTRY_WRITE_MASK : ENTRY_READ_MASK)) !== ((cpu.domid << 16) | GTF_permit_access)) return -1;
-  const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
-  if (directMap.words[bank]!.compareExchange(place, word, word | bits) !== word) return -1;
-  // Read once, after the bits are set.
-  const gfn = shared[(place >>> 2) + 1]!;
-  const entry = gfn >= 0 && gfn < p2m.gfnCount ? p2m.entries[p2m.at(granter, gfn)]! : P2M_HOLE;
-  if ((entry & 15) === P2M_RAM) return entry >>> 4;
-  end(cpu, granter, ref, isWrite);
-  return -1;
+  const isDone = state !== 0 && state < DYING && copyHeld(cpu, granter, operation, place, sizes, their);
+  locks.release(lock);
+  if (isDone) directMap.views[bank]!.setInt16(place * 4 + STATUS_OFFSET, GNTST_okay, true);
+  return isDone;
 };
 
-/** Clears the bits that `begin` has set. */
-const end = (cpu: Cpu, granter: number, ref: number, isWrite: boolean): void => {
-  const { bank, place } = entryOf(cpu, granter, ref);
-  cpu.hypervisor.directMap.words[bank]!.and(place, ~(isWrite ? GTF_reading | GTF_writing : GTF_reading));
+/** Slot of another domain, by its domid; -1: there is none, or it is the caller. */
+const slotNamed = ({ hypervisor, slot }: Cpu, domid: number): number => {
+  const { domains } = hypervisor;
+  const found = domid < DOMID_COUNT ? domains.slotByDomid[domid]! - 1 : -1;
+  return found < domains.slotCount && found !== slot ? found : -1;
 };
 
-/** Where the shared entry is: bank, and place in it, signed. */
-const entryOf = ({ hypervisor }: Cpu, granter: number, ref: number) => {
-  const { geometry, grants } = hypervisor;
-  const frame = grants.sharedFrame[granter * grants.framesMax + (ref >>> REFS_SHIFT)]! - 1;
-  const mask = geometry.framesPerBank - 1;
-  const place = ((frame & mask) << 12) | ((ref & (REFS_PER_FRAME - 1)) * GRANT_ENTRY_BYTES);
-  return { bank: frame >>> (32 - Math.clz32(mask)), place };
+/** Checks what the operation says about the caller's side, and which entry it is about. Under the granter's p2m lock. */
+const copyHeld = (
+  cpu: Cpu,
+  granter: number,
+  operation: Int32Array,
+  place: number,
+  sizes: number,
+  their: number,
+): boolean => {
+  const { grants, p2m } = cpu.hypervisor;
+  const isWrite = sizes >>> 16 === GNTCOPY_dest_gref;
+  const ref = operation[place + (isWrite ? DEST : SOURCE)]!;
+  const gfn = operation[place + (isWrite ? SOURCE : DEST)]!;
+  const own = operation[place + (isWrite ? SOURCE : DEST) + 1]!;
+  const sizeBytes = sizes & 0xffff;
+  const end = Math.max(own >>> 16, their >>> 16) + sizeBytes;
+  if ((!isWrite && sizes >>> 16 !== GNTCOPY_source_gref) || sizeBytes === 0 || end > FRAME_BYTES) return false;
+  if ((own & 0xffff) !== DOMID_SELF || gfn < 0 || gfn >= p2m.gfnCount) return false;
+  if (ref < 0 || ref >= grants.frameCount[granter]! * REFS_PER_FRAME) return false;
+  const ownEntry = p2m.entries[p2m.at(cpu.slot, gfn)]!;
+  if ((ownEntry & 15) !== P2M_RAM || grants.pin[grants.row(granter, ref)] !== 0) return false;
+  return copyEntry(cpu, granter, ref, ownEntry >>> 4, their >>> 16, own >>> 16, sizes);
+};
+
+/** Translates the entry, and copies if it permits that and all is in one bank. */
+const copyEntry = (
+  { hypervisor, domid }: Cpu,
+  granter: number,
+  ref: number,
+  own: number,
+  theirOffset: number,
+  ownOffset: number,
+  sizes: number,
+): boolean => {
+  const { directMap, grants, p2m } = hypervisor;
+  const shared = grants.sharedFrame[granter * grants.framesMax + (ref >>> REFS_SHIFT)]! - 1;
+  const at = directMap.placeOf(shared) | ((ref & (REFS_PER_FRAME - 1)) * GRANT_ENTRY_BYTES);
+  const bank = shared >>> directMap.frameShift;
+  const entry = directMap.i32[bank]!;
+  const word = entry[at >>> 2]!;
+  const gfn = entry[(at >>> 2) + 1]!;
+  const isWrite = sizes >>> 16 === GNTCOPY_dest_gref;
+  if ((word & (isWrite ? WRITE_MASK : READ_MASK)) !== ((domid << 16) | GTF_permit_access)) return false;
+  const named = gfn >= 0 && gfn < p2m.gfnCount ? p2m.entries[p2m.at(granter, gfn)]! : P2M_HOLE;
+  const theirs = named >>> 4;
+  const isHere = theirs >>> directMap.frameShift === bank && own >>> directMap.frameShift === bank;
+  if ((named & 15) !== P2M_RAM || !isHere) return false;
+  const ownAt = directMap.placeOf(own) | ownOffset;
+  const theirAt = directMap.placeOf(theirs) | theirOffset;
+  const bits = isWrite ? IN_USE : GTF_reading;
+  const to = isWrite ? theirAt : ownAt;
+  return directMap.words[bank]!.copyEntry(at, word, gfn, bits, to, isWrite ? ownAt : theirAt, sizes & 0xffff) !== 0;
 };

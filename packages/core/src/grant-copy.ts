@@ -15,7 +15,6 @@ import { passGate } from "./block.ts";
 import { CopyHold } from "./copy-hold.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
-import { copySingle } from "./grant-copy-single.ts";
 
 /** Operations that are read together, made, and answered together; then the caller may be paused. */
 const SLICE_OPERATIONS = 128;
@@ -27,7 +26,6 @@ const hold = new CopyHold();
 
 /** GNTTABOP_copy: `count` operations at `array`, in order. 0, or -EFAULT: one of them could not be read or answered. */
 export const copyGrantOp = (cpu: Cpu, array: number, count: number): number => {
-  if (count === 1 && copySingle(cpu, array)) return 0;
   let done = 0;
   while (done < count) {
     if (done > 0) passGate(cpu);

@@ -5,6 +5,7 @@
 import { EINVAL, ENOMEM, ENOSPC, ESRCH } from "@xenolith/abi";
 import { isAlive } from "./accounting.ts";
 import { allocateFrames } from "./buddy.ts";
+import { lockGranter, unlockGranter } from "./grant-acquire.ts";
 import { putFrame } from "./frame-reference.ts";
 import { FRAME_RELEASED } from "./frame-table.ts";
 import { REFS_PER_FRAME } from "./grant-table.ts";
@@ -73,14 +74,13 @@ export const grantFrame = (hypervisor: Hypervisor, slot: number, index: number):
 
 /** Takes the table of a dead domain away: from here on it has no references. Frames that others hold go with these. */
 export const freeGrantTable = (hypervisor: Hypervisor, slot: number): void => {
-  const { grants, locks, maptrack } = hypervisor;
-  const lock = locks.id("grantTable", slot);
-  locks.acquire(lock);
+  const { grants, maptrack } = hypervisor;
+  lockGranter(hypervisor, slot);
   const count = grants.frameCount[slot]!;
   Atomics.store(grants.frameCount, slot, 0);
   grants.frameMax[slot] = 0;
   maptrack.frameMax[slot] = 0;
-  locks.release(lock);
+  unlockGranter(hypervisor, slot);
   const first = slot * grants.framesMax;
   for (let at = first; at < first + count; at += 1) {
     const mfn = grants.sharedFrame[at]! - 1;

@@ -4,6 +4,7 @@
  * made (the first eight) and what the control domain mapped into it stay.
  */
 import { EBUSY, ENOMEM, GNTST_okay, GNTTAB_NR_RESERVED_ENTRIES, GTF_type_mask } from "@xenolith/abi";
+import { lockGranter, unlockGranter } from "./grant-acquire.ts";
 import { dropMapping } from "./grant-unmap.ts";
 import { GRANT_MODE_PLAIN } from "./grant-table.ts";
 import { revokeGrant } from "./grant-revoke.ts";
@@ -68,16 +69,15 @@ const dropAny = (hypervisor: Hypervisor, slot: number, handle: number): boolean 
 
 /** Ends access to one reference. False: somebody uses it and it is not revokable. */
 const endGrant = (hypervisor: Hypervisor, slot: number, ref: number): boolean => {
-  const { directMap, grants, locks } = hypervisor;
-  const lock = locks.id("grantTable", slot);
+  const { directMap, grants } = hypervisor;
   const row = grants.row(slot, ref);
-  locks.acquire(lock);
+  lockGranter(hypervisor, slot);
   const address = grants.entryAddress(slot, ref);
   const isUsed = grants.pin[row] !== 0;
   const isPlain = grants.mode[row] === GRANT_MODE_PLAIN;
   if (isUsed && !isPlain) directMap.andU32(address, ~GTF_type_mask);
   if (!isUsed) directMap.atomicStoreU32(address, 0);
-  locks.release(lock);
+  unlockGranter(hypervisor, slot);
   if (!isUsed) return true;
   if (isPlain || revokeGrant(hypervisor, slot, ref) !== GNTST_okay) return false;
   directMap.atomicStoreU32(address, 0);

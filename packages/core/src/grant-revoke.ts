@@ -13,7 +13,7 @@ import { crashDomain } from "./domain-ops.ts";
 import { dmaSlot, DOM0_SLOT } from "./domain-table.ts";
 import { putFrame } from "./frame-reference.ts";
 import { ZERO_FRAME } from "./frame-table.ts";
-import { releaseEntry } from "./grant-acquire.ts";
+import { awaitCopies, releaseEntry } from "./grant-acquire.ts";
 import { linkMapping, unitsOf } from "./grant-mapping.ts";
 import { GRANT_MODE_REVOKABLE, GRANT_MODE_REVOKING } from "./grant-table.ts";
 import { putBack } from "./grant-unmap.ts";
@@ -43,6 +43,8 @@ const SWITCH_TRIES = 3;
 export const revokeGrant = (hypervisor: Hypervisor, granter: number, ref: number): number => {
   const { grants, locks } = hypervisor;
   const lock = locks.id("grantTable", granter);
+  // Access has been removed: what copies begin from here on find.
+  awaitCopies(hypervisor, granter);
   locks.acquire(lock);
   let status = ref < grants.refCount(granter) ? GNTST_okay : GNTST_bad_gntref;
   const row = status === GNTST_okay ? grants.row(granter, ref) : -1;

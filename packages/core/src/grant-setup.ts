@@ -7,6 +7,7 @@ import * as abi from "@xenolith/abi";
 import { passGate } from "./block.ts";
 import type { Cpu } from "./cpu.ts";
 import type { Hypervisor } from "./hypervisor.ts";
+import { lockGranter, unlockGranter } from "./grant-acquire.ts";
 import { growGrantTable } from "./grant-grow.ts";
 import { resolveDomain } from "./policy.ts";
 
@@ -115,18 +116,17 @@ const setUp = (cpu: Cpu, slot: number, frameCount: number, list: number): number
 
 /** The two references are compared with the table before they are indices. */
 const swap = (hypervisor: Hypervisor, slot: number, first: number, second: number): number => {
-  const { grants, locks } = hypervisor;
-  const lock = locks.id("grantTable", slot);
-  locks.acquire(lock);
+  const { grants } = hypervisor;
+  lockGranter(hypervisor, slot);
   const end = grants.refCount(slot);
   let status: number = GNTST_okay;
   if (first >= end || second >= end) status = GNTST_bad_gntref;
   else if (first !== second) status = swapUnused(hypervisor, slot, first, second);
-  locks.release(lock);
+  unlockGranter(hypervisor, slot);
   return status;
 };
 
-/** What is to be done when the owner lets go of a page moves with its reference. Under the grantTable lock. */
+/** What is to be done when the owner lets go of a page moves with its reference. Under `lockGranter`: no copy goes on. */
 const swapUnused = (hypervisor: Hypervisor, slot: number, first: number, second: number): number => {
   const { directMap, grants } = hypervisor;
   const rows = [grants.row(slot, first), grants.row(slot, second)] as const;

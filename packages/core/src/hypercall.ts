@@ -93,7 +93,7 @@ export const hypercall = (cpu: Cpu, number: number, a: number, b: number, c: num
     if (answer !== 0) return answer;
   }
   try {
-    if (isQuick(number, a) && !isNarrowed && enterReading(cpu)) {
+    if (isQuick(number, a, c) && !isNarrowed && enterReading(cpu)) {
       const answer = quickCall(cpu, number, b >>> 0);
       if (answer !== NOT_QUICK) return leaveReading(cpu, answer);
       stopReading(cpu);

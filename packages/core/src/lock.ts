@@ -104,6 +104,17 @@ export class LockTable {
     this.#depth = depth + 1;
   }
 
+  /** Takes the lock if it is free; never waits. For who may not wait, as whoever holds READ (gate.ts). */
+  tryAcquire(lock: number): boolean {
+    const depth = this.#depth;
+    if (depth > 0 && (depth === HELD_COUNT_MAX || this.#held[depth - 1]! >= lock)) assert.fail("lock order");
+    const address = this.#start + (lock << LOCK_STRIDE_BYTES_SHIFT);
+    if (this.#fast.compareExchange(address, 0, this.#tag) !== 0) return false;
+    this.#held[depth] = lock;
+    this.#depth = depth + 1;
+    return true;
+  }
+
   /** Gives the lock back. Locks are released in reverse order of taking. */
   release(lock: number): void {
     const depth = this.#depth - 1;

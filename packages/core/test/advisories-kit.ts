@@ -56,6 +56,12 @@ export const countLocks = (hypervisor: Hypervisor): { readonly held: () => numbe
     acquire(lock);
     held += 1;
   };
+  const tryAcquire = locks.tryAcquire.bind(locks);
+  locks.tryAcquire = (lock) => {
+    const isTaken = tryAcquire(lock);
+    held += Number(isTaken);
+    return isTaken;
+  };
   locks.release = (lock) => {
     release(lock);
     held -= 1;

@@ -58,6 +58,42 @@ describe("atomic words", () => {
       assert.equal(bytes[0], 0);
     });
 
+    it(`${kind}: words in a row are added to, up to one that becomes too small`, () => {
+      const { words, view } = open();
+      view.set([5, 1, 2, 0, 2, 9], 4);
+      assert.equal(words.addRun(16, 3, 1, 2), 3);
+      assert.deepEqual([...view.subarray(3, 11)], [0, 6, 2, 3, 0, 2, 9, 0]);
+      assert.equal(words.addRun(16, 6, -1, 1), 3, "the fourth is changed, those behind it are not");
+      assert.deepEqual([...view.subarray(3, 11)], [0, 5, 1, 2, -1, 2, 9, 0]);
+      view[4] = 0x7fff_ffff;
+      assert.equal(words.addRun(16, 2, 1, 1), 0, "beyond the greatest number are the negative ones");
+      assert.equal(words.addRun(16, 0, 1, 1), 0);
+    });
+
+    it(`${kind}: entries in a row are begun as long as they are as wanted, and ended`, () => {
+      const { words, view } = open();
+      view.set([0x70001, 4, 0x70101, 5, 0x70002, 6, 0x70001, 7], 2);
+      assert.equal(words.beginRun(8, 4, 0xffff_0003 | 0, 0x70001, 8), 2);
+      assert.deepEqual([...view.subarray(2, 10)], [0x70009, 4, 0x70109, 5, 0x70002, 6, 0x70001, 7]);
+      assert.equal(words.beginRun(8, 1, -1, 0x70001, 8), 0, "it is in use");
+      words.endRun(8, 2, 8);
+      assert.deepEqual([...view.subarray(2, 10)], [0x70001, 4, 0x70101, 5, 0x70002, 6, 0x70001, 7]);
+      assert.equal(words.beginRun(8, 0, 0, 0, 8), 0);
+    });
+
+    it(`${kind}: bytes are copied if the entry is as expected, which is in use meanwhile only`, () => {
+      const { words, view } = open();
+      const bytes = new Uint8Array(view.buffer);
+      view.set([0x70001, 44], 2);
+      bytes.set([1, 2, 3], 101);
+      assert.equal(words.copyEntry(8, 0x70001, 44, 8, 200, 101, 3), 1);
+      assert.deepEqual([...bytes.subarray(199, 204)], [0, 1, 2, 3, 0]);
+      assert.equal(words.copyEntry(8, 0x70001, 45, 8, 300, 101, 3), 0, "another page");
+      assert.equal(words.copyEntry(8, 0x70003, 44, 8, 300, 101, 3), 0, "another word");
+      assert.deepEqual([...bytes.subarray(300, 303)], [0, 0, 0]);
+      assert.deepEqual([...view.subarray(1, 5)], [0, 0x70001, 44, 0]);
+    });
+
     it(`${kind}: the last word of the buffer can be reached`, () => {
       const { words, view } = open();
       assert.equal(words.exchange(65_532, 3), 0);

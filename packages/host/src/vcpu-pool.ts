@@ -28,6 +28,7 @@ const LATE = [
   "vcpuOp",
   "xenVersion",
   "reservationOf",
+  "copySingle",
   "growHeap",
   "fdAdvise",
   "fdAllocate",
