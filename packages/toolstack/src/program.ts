@@ -5,6 +5,7 @@
 import { Command, CommanderError } from "commander";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
+import type { ClientFlags } from "./client/connection.ts";
 import { addDomains } from "./domain-program.ts";
 import { addXenstore } from "./xenstore-program.ts";
 
@@ -56,8 +57,10 @@ const addInfo = (program: Command): void => {
   program
     .command("info")
     .summary("what this machine offers, what is degraded, and the remedy")
+    .description("Says what this machine offers, what is degraded and what would mend it, and what the daemon has.")
+    .option("--socket <path>", "where the daemon answers")
     .option("--json", "as JSON")
-    .action(async (flags: { readonly json?: boolean }) => (await import("./info-command.ts")).infoCommand(flags));
+    .action(async (flags: ClientFlags) => (await import("./info-command.ts")).infoCommand(flags));
 };
 
 const addImage = (program: Command): void => {

@@ -3,20 +3,9 @@
  */
 import type { Command } from "commander";
 import { defaultXenstoreSocket } from "./runtime-directory.ts";
-import {
-  type ListingFlags,
-  type ReadFlags,
-  type WatchFlags,
-  xenstoreChmod,
-  xenstoreExists,
-  type XenstoreFlags,
-  xenstoreList,
-  xenstoreLs,
-  xenstoreRead,
-  xenstoreRm,
-  xenstoreWatch,
-  xenstoreWrite,
-} from "./xenstore-command.ts";
+import type { ListingFlags, ReadFlags, WatchFlags, XenstoreFlags } from "./xenstore-command.ts";
+
+const load = (): Promise<typeof import("./xenstore-command.ts")> => import("./xenstore-command.ts");
 
 const HELP = `
 The store is a tree of short values that domains and programs share; each domain has its home in /local/domain/<domid>.
@@ -47,17 +36,19 @@ const addReaders = (xenstore: Command, setCode: SetCode): void => {
     .argument("[path]", "where to begin", "/")
     .option("-f, --full", "whole paths instead of indentation")
     .option("-p, --permissions", "with permissions")
-    .action(async (path: string, flags: ListingFlags) => setCode(await xenstoreLs(path, flags)));
+    .action(async (path: string, flags: ListingFlags) => setCode(await (await load()).xenstoreLs(path, flags)));
   addCommand(xenstore, "list", "print the names of a node's children")
     .argument("<paths...>")
-    .action(async (paths: string[], flags: XenstoreFlags) => setCode(await xenstoreList(paths, flags)));
+    .action(async (paths: string[], flags: XenstoreFlags) => setCode(await (await load()).xenstoreList(paths, flags)));
   addCommand(xenstore, "read", "print the values of nodes")
     .argument("<paths...>")
     .option("--raw", "the bytes as they are, with nothing added")
-    .action(async (paths: string[], flags: ReadFlags) => setCode(await xenstoreRead(paths, flags)));
+    .action(async (paths: string[], flags: ReadFlags) => setCode(await (await load()).xenstoreRead(paths, flags)));
   addCommand(xenstore, "exists", "tell by the exit code whether all nodes exist")
     .argument("<paths...>")
-    .action(async (paths: string[], flags: XenstoreFlags) => setCode(await xenstoreExists(paths, flags)));
+    .action(async (paths: string[], flags: XenstoreFlags) =>
+      setCode(await (await load()).xenstoreExists(paths, flags)),
+    );
   addCommand(
     xenstore,
     "watch",
@@ -65,21 +56,21 @@ const addReaders = (xenstore: Command, setCode: SetCode): void => {
   )
     .argument("<paths...>")
     .option("-n, --count <count>", "end after so many events; the first of each path comes at once")
-    .action(async (paths: string[], flags: WatchFlags) => setCode(await xenstoreWatch(paths, flags)));
+    .action(async (paths: string[], flags: WatchFlags) => setCode(await (await load()).xenstoreWatch(paths, flags)));
 };
 
 const addWriters = (xenstore: Command, setCode: SetCode): void => {
   addCommand(xenstore, "write", "set the values of nodes, all or none; makes what is missing above them")
     .argument("<words...>", "path and value in turn")
-    .action(async (words: string[], flags: XenstoreFlags) => setCode(await xenstoreWrite(words, flags)));
+    .action(async (words: string[], flags: XenstoreFlags) => setCode(await (await load()).xenstoreWrite(words, flags)));
   addCommand(xenstore, "rm", "remove nodes and all below them, all or none")
     .argument("<paths...>")
-    .action(async (paths: string[], flags: XenstoreFlags) => setCode(await xenstoreRm(paths, flags)));
+    .action(async (paths: string[], flags: XenstoreFlags) => setCode(await (await load()).xenstoreRm(paths, flags)));
   addCommand(xenstore, "chmod", "set who may use a node")
     .argument("<path>")
     .argument("<modes...>", "owner with what all others may do, then others: n0 r5 b7 (none, read, write, both)")
     .action(async (path: string, modes: string[], flags: XenstoreFlags) =>
-      setCode(await xenstoreChmod(path, modes, flags)),
+      setCode(await (await load()).xenstoreChmod(path, modes, flags)),
     );
 };
 

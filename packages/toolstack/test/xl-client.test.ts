@@ -205,8 +205,6 @@ describe("what xl loads", () => {
       "toolstack/program.js",
       "toolstack/runtime-directory.js",
       "toolstack/terminal.js",
-      "toolstack/xenstore-command.js",
-      "toolstack/xenstore-format.js",
       "toolstack/xenstore-program.js",
       "toolstack/xl.js",
     ]);
