@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import fc from "fast-check";
 import { configOf, type DomainConfig, domainOptionsOf, parseConfig, readConfig } from "../src/config/index.ts";
+import { lineOf } from "../src/config/locate.ts";
 
 const MIB = 2 ** 20;
 const least = `name = "web"\nkernel = "web.wasm"\n`;
@@ -187,6 +189,16 @@ describe("lines of messages", () => {
   it("keys of tables are found below their headers", () => {
     refused(`${least}[environment]\nFINE = "yes"\nBAD = 1\n`, [/:5: environment\.BAD is 1/]);
   });
+  it("tables whose headers have spaces, quotes and comments are found", () => {
+    refused(`${least}  [ "environment" ] # of the guest\nBAD = 1\n`, [/:4: environment\.BAD is 1/]);
+  });
+  it("are found below long lines of one character again and again", () => {
+    for (const filler of [" ", "[", "[ ", "\\", '"', "'", ".", "a.", "a .", "#", "="]) {
+      const line = filler.repeat(60_000 / filler.length);
+      assert.equal(lineOf(`kernel = 1\n#${line}\nname = 2`, ["name"]), 3);
+      lineOf(`${line}\n[${line}\na = ${line}\n${line} =`, ["name"]);
+    }
+  });
   it("dotted keys are found", () => refused(`${least}environment.BAD = 1\n`, [/:3: environment\.BAD is 1/]));
 });
 
@@ -225,5 +237,40 @@ describe("a configuration that was read", () => {
     assert.deepEqual(document.directories, ["/etc/xl/data::/data:ro"]);
     const again = configOf(JSON.parse(JSON.stringify(document)), { label: "config", directory: "/elsewhere" });
     assert.deepEqual({ ...again, arguments: config.arguments }, config);
+  });
+});
+
+describe("any text at all", () => {
+  const words = [
+    "name",
+    "memory",
+    "=",
+    '"',
+    "'",
+    "[",
+    "]",
+    "{",
+    "}",
+    "\n",
+    "#",
+    ".",
+    "64",
+    '"""',
+    "\\",
+    "\0",
+    "kernel",
+  ];
+  const fragments = fc.array(fc.constantFrom(...words)).map((each) => each.join(""));
+  it("is either a configuration or refused as one", () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fragments), fc.boolean(), (text, isTail) => {
+        try {
+          assert.ok(parse(isTail ? `${least}${text}` : text).kernel.startsWith("/"));
+        } catch (error) {
+          assert.equal((error as { code?: string }).code, "CONFIG_INVALID", String(error));
+        }
+      }),
+      { numRuns: 5000 },
+    );
   });
 });

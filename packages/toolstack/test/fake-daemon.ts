@@ -12,10 +12,11 @@ export interface Asked {
   readonly body: string;
 }
 
-/** An answer: its body is sent as JSON. */
+/** An answer: its body is sent as JSON, or `stream` writes what it likes. */
 export interface Answer {
   readonly status?: number;
   readonly body?: unknown;
+  readonly stream?: (response: http.ServerResponse) => void;
 }
 
 /** Serves at `socket` until it is disposed of, and remembers what was asked. */
@@ -32,9 +33,11 @@ export class FakeDaemon implements AsyncDisposable {
       request.on("end", () => {
         const asked = { method: request.method!, path: request.url!, body: Buffer.concat(chunks).toString() };
         this.asked.push(asked);
-        const { status = 200, body } = answer(asked);
-        response.writeHead(status, { "content-type": "application/json" });
-        response.end(body === undefined ? "" : JSON.stringify(body));
+        const { status = 200, body, stream } = answer(asked);
+        if (stream === undefined) {
+          response.writeHead(status, { "content-type": "application/json" });
+          response.end(body === undefined ? "" : JSON.stringify(body));
+        } else stream(response);
       });
     });
   }

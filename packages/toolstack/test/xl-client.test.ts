@@ -3,6 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import type { ServerResponse } from "node:http";
 import path from "node:path";
 import { after, describe, it } from "node:test";
 import { type Answer, type Asked, FakeDaemon } from "./fake-daemon.ts";
@@ -171,6 +172,85 @@ describe("what xl prints", () => {
   it("top prints as many looks as it is asked for", async () => {
     const { stdout } = await run(["top", "-b", "-i", "2", "-d", "10ms"]);
     assert.equal(stdout.match(/^2 domains, memory 512\.0 MiB used of 1\.0 GiB$/gm)?.length, 2);
+  });
+});
+
+describe("xl console", () => {
+  it("prints what the guest says until its domain is gone, byte for byte when that is no terminal", async () => {
+    const { code, stdout } = await run(["console", "notes"], () => ({
+      stream: (response) => {
+        response.write("one\u001b[1m ");
+        setTimeout(() => response.end("two\n"), 10);
+      },
+    }));
+    assert.deepEqual([code, stdout], [0, "one\u001b[1m two\n"]);
+  });
+  it("types standard input to the guest, piece after piece", async () => {
+    let typed = "";
+    let following: ServerResponse | undefined;
+    const answer = ({ method, body }: Asked): Answer => {
+      if (method === "GET") return { stream: (response) => void (following = response).write("> ") };
+      typed += body;
+      if (typed.endsWith("quit\n")) following!.end("bye\n");
+      return { status: 204 };
+    };
+    await using daemon = await FakeDaemon.start(bench, answer);
+    const { child, done } = bench.start(["console", "notes", "--socket", daemon.socket]);
+    child.stdin.write("hello\n");
+    child.stdin.write("quit\n");
+    const { code, stdout } = await done;
+    assert.deepEqual([code, stdout, typed], [0, "> bye\n", "hello\nquit\n"]);
+  });
+  it("says when the daemon breaks off", async () => {
+    const { code, stderr } = await run(["console", "notes"], () => ({
+      stream: (response) => {
+        response.write("one");
+        setTimeout(() => response.destroy(), 10);
+      },
+    }));
+    assert.equal(code, 3);
+    assert.match(stderr, /broke off/);
+  });
+  it("says that there is no such domain", async () => {
+    assert.equal((await run(["console", "x"], () => notFound)).code, 4);
+  });
+  it("create -c follows the console of what it made", async () => {
+    const { code, stdout, asked } = await run(["create", "-c", "-q", "name=notes", "kernel=/k.wasm"], (each) =>
+      each.path.includes("/console") ? { stream: (response) => response.end("hello\n") } : usual(each),
+    );
+    assert.deepEqual([code, stdout], [0, "hello\n"]);
+    assert.equal(asked.at(-1)?.path, "/v1/domains/1/console?follow=1");
+  });
+});
+
+describe("xl shutdown --wait", () => {
+  /** A daemon whose domain is as `looks` say, one look after the other; each event makes xl look again. */
+  const ending = (looks: readonly Answer[]) => {
+    const left = [...looks];
+    return ({ method, path: to }: Asked): Answer => {
+      if (method === "POST") return { body: view() };
+      if (to !== "/v1/events") return left.shift() ?? notFound;
+      return { stream: (response) => void setInterval(() => response.write("data: {}\n\n"), 5).unref() };
+    };
+  };
+  const rows: readonly (readonly [string, readonly Answer[]])[] = [
+    ["is gone", [{ body: view() }, { body: view() }, notFound]],
+    ["has ended and is preserved", [{ body: view() }, { body: view({ state: { ...view().state, shutdown: true } }) }]],
+    ["was replaced by another of this domid", [{ body: view({ generation: 12 }) }]],
+  ];
+  for (const [what, looks] of rows) {
+    it(`ends when the domain ${what}`, async () => {
+      const { code, asked } = await run(["shutdown", "-w", "notes"], ending(looks));
+      assert.equal(code, 0);
+      assert.equal(asked.filter(({ path: to }) => to === "/v1/domains/1").length, looks.length);
+    });
+  }
+  it("says when the daemon ends first", async () => {
+    const { code, stderr } = await run(["shutdown", "-w", "notes"], (each) =>
+      each.path === "/v1/events" ? { stream: (response) => response.end(": bye\n\n") } : usual(each),
+    );
+    assert.equal(code, 3);
+    assert.match(stderr, /the daemon ended before domain 1, notes, did/);
   });
 });
 

@@ -2,7 +2,6 @@
  * Where in a TOML text a key stands: for messages only, so it knows no more of TOML than it needs to find keys.
  */
 
-const HEADER = /^\s*\[\[?\s*([^\]]*?)\s*\]\]?\s*(?:#.*)?$/;
 const ASSIGNMENT = /^\s*((?:[\w-]+|"(?:[^"\\]|\\.)*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"(?:[^"\\]|\\.)*"|'[^']*'))*)\s*=/;
 const PART = /[\w-]+|"(?:[^"\\]|\\.)*"|'[^']*'/g;
 
@@ -22,13 +21,13 @@ export const lineOf = (text: string, path: readonly string[]): number | undefine
   let open: Open = { depth: 0, quote: undefined };
   for (const [index, line] of text.split("\n").entries()) {
     const isStatement = open.depth === 0 && open.quote === undefined;
-    const header = isStatement ? HEADER.exec(line) : null;
-    const key = isStatement && header === null ? ASSIGNMENT.exec(line)?.[1] : undefined;
-    if (header !== null) table = partsOf(header[1]!);
-    const here = key === undefined ? (header === null ? undefined : table) : [...table, ...partsOf(key)];
+    const isHeader = isStatement && line.trimStart().startsWith("[");
+    const key = isStatement && !isHeader ? ASSIGNMENT.exec(line)?.[1] : undefined;
+    if (isHeader) table = partsOf(line.split("#", 1)[0]!);
+    const here = key === undefined ? (isHeader ? table : undefined) : [...table, ...partsOf(key)];
     const length = here?.length ?? 0;
     if (length > (best?.length ?? 0) && startsWith(path, here!)) best = { line: index + 1, length };
-    if (header === null) open = afterLine(line, open);
+    if (!isHeader) open = afterLine(line, open);
   }
   return best?.line;
 };
