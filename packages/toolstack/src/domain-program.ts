@@ -161,11 +161,15 @@ const addMemory = (program: Command, setCode: SetCode): void => {
 const addLooking = (program: Command, setCode: SetCode): void => {
   const console_ = addCommand(program, "console", "follow a domain's console, and type to it")
     .argument("<domain>", DOMAIN)
-    .option("--raw", "pass on control characters to the terminal; only for guests that you trust")
+    .option("--raw", "every key and every character as it is; only for guests that you trust")
     .action(async (word: string, flags: ConsoleFlags) =>
       setCode(await (await import("./commands/console.ts")).consoleCommand(word, flags)),
     );
-  teach(console_, "  xl console notes\n  echo '.quit' | xl console notes", "Ctrl-] leaves.");
+  teach(
+    console_,
+    "  xl console notes\n  echo '.quit' | xl console notes",
+    "Ctrl-C leaves and the guest goes on; with --raw it is Ctrl-].",
+  );
   const top = addCommand(program, "top", "show what domains use, busiest first, again and again")
     .option("-b, --batch", "one table after the other, also on a terminal")
     .option("-d, --delay <duration>", "between two looks (default: 3 s)")

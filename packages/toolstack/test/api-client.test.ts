@@ -64,6 +64,18 @@ describe("the API client", () => {
     }
   });
 
+  it("adds the remedy of a refusal, unless it is about requests", async () => {
+    const refusal = { code: "DOMAIN_EXISTS", message: "there is one" };
+    for (const [remedy, message] of [
+      ["take another name", "there is one (take another name)"],
+      ["GET /v1/domains lists them", "there is one"],
+      ["", "there is one"],
+    ] as const) {
+      const body = JSON.stringify({ ...refusal, remedy });
+      await beside(answering(409, body), (socket) => assert.rejects(ask(socket), { code: "DOMAIN_EXISTS", message }));
+    }
+  });
+
   it("throws what a refusal without a known code says, shortened", async () => {
     const body = JSON.stringify({ code: "constructor", text: "x".repeat(1000) });
     await beside(answering(500, body), (socket) =>

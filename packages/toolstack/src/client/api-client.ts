@@ -137,8 +137,8 @@ export class ApiClient {
   }
 
   #refusal(status: number, body: unknown): XenolithError {
-    const { code, message } = refusalIn(body);
-    if (code !== undefined && message !== undefined) return new XenolithError(code, message);
+    const { code, message, remedy } = refusalIn(body);
+    if (code !== undefined && message !== undefined) return new XenolithError(code, `${message}${remedy}`);
     return answerError(
       `the daemon refused with status ${status}: ${(JSON.stringify(body) ?? "").slice(0, SHOWN_LENGTH_MAX)}`,
     );
@@ -177,13 +177,20 @@ const codeOf = (error: unknown): string => {
 
 const isErrorCode = (code: unknown): code is ErrorCode => typeof code === "string" && Object.hasOwn(errorCodes, code);
 
-/** The code and message of a refusal: at the top of the body, or in its `error`. */
-const refusalIn = (body: unknown): { readonly code: ErrorCode | undefined; readonly message: string | undefined } => {
+/** A remedy that is about requests helps nobody who uses commands. */
+const ABOUT_REQUESTS = /^(?:GET|send) /;
+
+/** What a refusal says: at the top of the body, or in its `error`. The remedy stands in brackets. */
+const refusalIn = (
+  body: unknown,
+): { readonly code: ErrorCode | undefined; readonly message: string | undefined; readonly remedy: string } => {
   const outer = isRecord(body) ? body : {};
   const inner = isRecord(outer["error"]) ? outer["error"] : outer;
-  const { code, message } = inner;
+  const { code, message, remedy } = inner;
+  const isUseful = typeof remedy === "string" && remedy !== "" && !ABOUT_REQUESTS.test(remedy);
   return {
     code: isErrorCode(code) ? code : undefined,
     message: typeof message === "string" ? message : undefined,
+    remedy: isUseful ? ` (${remedy})` : "",
   };
 };

@@ -1,5 +1,7 @@
 /**
- * `xl console`: what a guest says, and what is typed to it. Ctrl-] leaves, as in xl.
+ * `xl console`: what a guest says, and what is typed to it. Most guests have no terminal driver that would echo and edit
+ * lines, so the user's terminal goes on doing that, and Ctrl-C leaves. With --raw every key goes to the guest as it is,
+ * and Ctrl-] leaves, as in Xen's xl.
  */
 import { StringDecoder } from "node:string_decoder";
 import { XenolithError } from "@xenolith/abi/error";
@@ -22,8 +24,7 @@ export const consoleCommand = (word: string, flags: ConsoleFlags): Promise<numbe
 export const attach = async (connection: Connection, word: string, isRaw = false): Promise<number> => {
   const end = new AbortController();
   const { body } = await connection.console(word, end.signal);
-  using keyboard = readKeyboard(connection, word, end);
-  if (keyboard.isTerminal) process.stderr.write("(Ctrl-] leaves)\r\n");
+  using _keyboard = readKeyboard({ connection, word, end, isRaw });
   try {
     for await (const piece of body) process.stdout.write(shown(piece, isRaw));
   } catch (error) {
@@ -41,39 +42,47 @@ const shown = (piece: Buffer, isRaw: boolean): Buffer | string => {
   return decoder.write(piece).replace(UNSAFE, (byte) => `\\u{${byte.codePointAt(0)!.toString(16)}}`);
 };
 
-/** Sends what is typed until it is disposed of, one piece after the other. */
-const readKeyboard = (
-  connection: Connection,
-  word: string,
-  end: AbortController,
-): Disposable & { readonly isTerminal: boolean } => {
+/** What the keyboard is connected to. */
+interface Keyboard {
+  readonly connection: Connection;
+  readonly word: string;
+  /** Fired when the user leaves. */
+  readonly end: AbortController;
+  readonly isRaw: boolean;
+}
+
+/** Sends what is typed, one piece after the other, until it is disposed of. */
+const readKeyboard = ({ connection, word, end, isRaw }: Keyboard): Disposable => {
   const { stdin } = process;
   const isTerminal = stdin.isTTY;
+  const leave = (): void => end.abort();
   let sent = Promise.resolve();
-  const send = (bytes: Buffer): void => {
-    stdin.pause();
-    sent = sent.then(async () => {
-      try {
-        await connection.type(word, bytes);
-        if (!end.signal.aborted) stdin.resume();
-      } catch (error) {
-        if (!isGone(error)) complain(describeFailure(error));
-      }
-    });
+  const send = async (bytes: Buffer): Promise<void> => {
+    try {
+      await connection.type(word, bytes);
+      if (!end.signal.aborted) stdin.resume();
+    } catch (error) {
+      if (!isGone(error)) complain(describeFailure(error));
+    }
   };
   const listener = (bytes: Buffer): void => {
     const at = isTerminal ? bytes.indexOf(ESCAPE) : -1;
     const typed = at < 0 ? bytes : bytes.subarray(0, at);
-    if (typed.length > 0) send(typed);
-    if (at >= 0) end.abort();
+    if (typed.length > 0) {
+      stdin.pause();
+      sent = sent.then(() => send(typed));
+    }
+    if (at >= 0) leave();
   };
-  if (isTerminal) stdin.setRawMode(true);
+  if (isTerminal) process.stderr.write(`(${isRaw ? "Ctrl-]" : "Ctrl-C"} leaves, the guest goes on)\n`);
+  if (isTerminal) process.once("SIGINT", leave);
+  if (isTerminal && isRaw) stdin.setRawMode(true);
   stdin.on("data", listener);
   return {
-    isTerminal,
     [Symbol.dispose]: () => {
       stdin.off("data", listener);
-      if (isTerminal) stdin.setRawMode(false);
+      process.off("SIGINT", leave);
+      if (isTerminal && isRaw) stdin.setRawMode(false);
       stdin.destroy();
     },
   };
