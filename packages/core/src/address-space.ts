@@ -226,8 +226,7 @@ const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, f
     for (let index = 0; index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;
   }
   if (((BORROWED_WRITABLE_TYPES >>> type) & 1) !== 0) {
-    const address = frames.writableStart + mfn * 4;
-    for (let index = 0; index < count; index += 1) words.sub(address + index * 4, -1);
+    assert(words.addRun(frames.writableStart + mfn * 4, count, 1, 1) === count);
   }
   if (type !== P2M_HOLE && gfn + count > domains.gfnEnd[slot]!) domains.gfnEnd[slot] = gfn + count;
 };

@@ -16,6 +16,7 @@ import { checkGranter, lockGranter, pinEntry, releaseEntry, unlockGranter, USE_M
 import { createMapRequest, findGranter, mapGrant, refuseTarget } from "./grant-map.ts";
 import type { MapRequest } from "./grant-map.ts";
 import { statusOfErrno } from "./grant-mapping.ts";
+import { pinRun } from "./grant-pin-run.ts";
 import { PIN_HOST_READ, PIN_HOST_WRITE } from "./grant-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { allocHandles, freeHandle, freeHandles } from "./maptrack.ts";
@@ -112,7 +113,7 @@ const mapPlain = (
   }
 };
 
-/** Pins every entry and fills its row. */
+/** Pins every entry and fills its row: runs of simple ones at once, the others one by one. */
 const pinAll = (
   hypervisor: Hypervisor,
   mapper: number,
@@ -121,25 +122,37 @@ const pinAll = (
   end: number,
   granter: number,
 ): void => {
-  const { domains, maptrack } = hypervisor;
-  const grantee = domains.domid[mapper]!;
+  const grantee = hypervisor.domains.domid[mapper]!;
   lockGranter(hypervisor, granter);
   const refused = checkGranter(hypervisor, granter);
-  for (let index = from; index < end; index += 1) {
+  let index = from;
+  while (index < end) {
+    const pinned = refused !== 0 ? 0 : pinRun(hypervisor, granter, grantee, batch, index, end);
+    batch.status.fill(GNTST_okay, index, index + pinned);
+    index += pinned;
+    if (index === end) break;
+    // The next one is not so simple, or stands alone.
+    const units = (batch.flags[index]! & GNTMAP_readonly) === 0 ? PIN_HOST_WRITE : PIN_HOST_READ;
     const ref = batch.ref[index]!;
-    const flags = batch.flags[index]!;
-    const units = (flags & GNTMAP_readonly) === 0 ? PIN_HOST_WRITE : PIN_HOST_READ;
     const mfn = refused !== 0 ? refused : pinEntry(hypervisor, granter, ref, grantee, units, USE_MAP);
-    const row = batch.row[index]!;
     batch.mfn[index] = mfn;
     batch.status[index] = mfn < 0 ? mfn : GNTST_okay;
-    // The other columns are what a free row has.
-    maptrack.flags[row] = flags;
-    maptrack.granter[row] = granter;
-    maptrack.ref[row] = ref;
-    maptrack.mfn[row] = mfn;
+    index += 1;
   }
   unlockGranter(hypervisor, granter);
+  fillRows(hypervisor, batch, from, end, granter);
+};
+
+/** What is known of the mappings before they are made; the other columns are what a free row has. Nobody looks yet. */
+const fillRows = ({ maptrack }: Hypervisor, batch: MapBatch, from: number, end: number, granter: number): void => {
+  const { flags, granter: granters, ref, mfn } = maptrack;
+  for (let index = from; index < end; index += 1) {
+    const row = batch.row[index]!;
+    flags[row] = batch.flags[index]!;
+    granters[row] = granter;
+    ref[row] = batch.ref[index]!;
+    mfn[row] = batch.mfn[index]!;
+  }
 };
 
 /** Hooks the frames of all entries that were pinned, a run at a time. Under the mapper's p2m lock. */

@@ -23,15 +23,14 @@ export const allocHandles = (
   rows: Uint32Array,
   at = 0,
 ): number => {
-  const { locks, maptrack } = hypervisor;
+  const { locks } = hypervisor;
   const lock = locks.id("maptrack", slot);
   let done = 0;
   locks.acquire(lock);
-  for (; done < count; done += 1) {
-    const handle = take(hypervisor, slot);
-    if (handle < 0) break;
-    handles[at + done] = handle;
-    rows[at + done] = maptrack.ownRow(slot, handle);
+  while (done < count) {
+    const taken = takeLinked(hypervisor, slot, count - done, handles, rows, at + done);
+    done += taken;
+    if (done < count && !grow(hypervisor, slot)) break;
   }
   locks.release(lock);
   return done;
@@ -77,6 +76,32 @@ export const freeHandle = (hypervisor: Hypervisor, slot: number, handle: number)
   locks.acquire(lock);
   give(hypervisor, slot, handle);
   locks.release(lock);
+};
+
+/** Takes up to `count` of the rows that the domain has, as `allocHandles` does. Under the slot's maptrack lock. */
+const takeLinked = (
+  { maptrack }: Hypervisor,
+  slot: number,
+  count: number,
+  handles: Uint32Array,
+  rows: Uint32Array,
+  at: number,
+): number => {
+  const { next, serial, state } = maptrack;
+  let link = maptrack.freeHead[slot]!;
+  let done = 0;
+  for (; done < count && link !== 0; done += 1) {
+    const row = maptrack.ownRow(slot, link - 1);
+    handles[at + done] = link - 1;
+    rows[at + done] = row;
+    link = next[row]!;
+    next[row] = 0;
+    serial[row] = (serial[row]! + 1) | 0;
+    state[row] = MAPPING_PENDING;
+  }
+  maptrack.freeHead[slot] = link;
+  maptrack.liveCount[slot]! += done;
+  return done;
 };
 
 /** Under the slot's maptrack lock. */
