@@ -33,6 +33,10 @@ const CREATE_HELP = `
 The file is TOML with xl.cfg's keys (docs/configuration.md has all). Words key=value stand in place of what it says, or alone.
 Everything that is wrong is listed with its line, and nothing is created then.`;
 
+const SAVED_HELP = `
+The daemon keeps the configuration of each domain, to restart it. It forgets it when the domain is destroyed, unless it has
+autostart = true: then it starts the domain again when it starts itself.`;
+
 const addCreate = (program: Command, setCode: SetCode): void => {
   const create = addCommand(program, "create", "make a domain from a configuration and let it run")
     .argument("[words...]", "the configuration file, then key=value words")
@@ -40,6 +44,7 @@ const addCreate = (program: Command, setCode: SetCode): void => {
     .option("-n, --dryrun", "only check, and print what the configuration comes to")
     .option("-p, --paused", "do not let it run yet; xl unpause does")
     .option("-q, --quiet", "say nothing when it went well")
+    .option("-s, --saved <name>", "from the configuration that the daemon has of this name")
     .action(async (words: string[], flags: CreateFlags) =>
       setCode(await (await import("./commands/create.ts")).createCommand(words, flags)),
     );
@@ -48,7 +53,8 @@ const addCreate = (program: Command, setCode: SetCode): void => {
     `  xl create notes.toml
   xl create -c notes.toml memory=128 environment.LANG=de
   xl create name=notes kernel=sqlite.wasm memory=64
-  xl create --dryrun notes.toml`,
+  xl create --dryrun notes.toml
+  xl create --saved notes`,
     CREATE_HELP,
   );
   const update = addCommand(program, "config-update", "change what a domain is made from when it starts again")
@@ -58,6 +64,16 @@ const addCreate = (program: Command, setCode: SetCode): void => {
       setCode(await (await import("./commands/create.ts")).configUpdateCommand(domain, words, flags)),
     );
   teach(update, "  xl config-update notes memory=128 autostart=true\n  xl config-update notes notes.toml");
+  const list = addCommand(program, "config-list", "show what the daemon can make domains from").action(
+    async (flags: ClientFlags) => setCode(await (await import("./commands/create.ts")).configListCommand(flags)),
+  );
+  teach(list, "  xl config-list", SAVED_HELP);
+  const remove = addCommand(program, "config-remove", "forget what domains are made from; those that run go on")
+    .argument("<names...>", "names of configurations")
+    .action(async (names: string[], flags: ClientFlags) =>
+      setCode(await (await import("./commands/create.ts")).configRemoveCommand(names, flags)),
+    );
+  teach(remove, "  xl config-remove notes", SAVED_HELP);
 };
 
 const addListing = (program: Command, setCode: SetCode): void => {

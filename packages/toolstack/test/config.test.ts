@@ -220,7 +220,10 @@ describe("words of a command line", () => {
     assert.equal(config.autostart, true);
   });
   it("have paths that begin where xl is called", () => {
-    assert.equal(parse(least, ["kernel=other.wasm"]).kernel, `${process.cwd()}/other.wasm`);
+    const { kernel, directories } = parse(least, ["kernel=other.wasm", 'directories=["data::/data:ro"]']);
+    assert.equal(kernel, `${process.cwd()}/other.wasm`);
+    assert.deepEqual(directories, [{ host: `${process.cwd()}/data`, guest: "/data", readOnly: true }]);
+    refused(least, [/directories\[0\] is "data"/, /directories\[1\] is 1/], ['directories=["data", 1]']);
   });
   for (const word of ["memory", "=1", "a b=1", ""]) {
     it(`${JSON.stringify(word)} is refused`, () => refused(least, [/is not of the form key=value/], [word]));

@@ -68,6 +68,8 @@ describe("what the daemon is asked", () => {
       ["config-update", "notes", "memory=64"],
       [["GET /v1/domains/notes"], ["PATCH /v1/definitions/notes", { config: { memory: 64 } }]],
     ],
+    ["config-remove", ["config-remove", "a"], [["DELETE /v1/definitions/a"]]],
+    ["create --saved", ["create", "-s", "a"], [["POST /v1/domains", { definition: "a", paused: false }]]],
   ];
   for (const [what, words, expected] of rows) {
     it(what, async () => {
@@ -127,6 +129,7 @@ describe("words that are refused before the daemon is asked", () => {
     ["a configuration that is not there", ["create", "nowhere.toml"], /cannot read the configuration "nowhere\.toml"/],
     ["a configuration with an unknown key", ["create", "name=a", "kernel=k", "memroy=1"], /did you mean memory\?/],
     ["an update of nothing", ["config-update", "a"], /nothing to change/],
+    ["a saved configuration beside a file", ["create", "-s", "a", "b.toml"], /--saved takes a name, and neither/],
     ["no looks at all", ["top", "-i", "0"], /iterations is "0", it must be a whole number from 1/],
     ["no delay", ["top", "-d", "0"], /duration "0"/],
     ["a domain too few", ["rename", "a"], /missing required argument 'name'/],
@@ -158,6 +161,23 @@ describe("what xl prints", () => {
   it("list -l joins domains with their configurations", async () => {
     const { stdout } = await run(["list", "--long", "notes"]);
     assert.deepEqual(JSON.parse(stdout), [{ ...view(), config: { name: "notes" } }]);
+  });
+  it("config-update of a file takes away the keys that it does not have", async () => {
+    const file = bench.file("notes.toml", 'name = "notes"\nkernel = "/k.wasm"\n');
+    const { asked } = await run(["config-update", "notes", file]);
+    const { config } = JSON.parse(asked.at(-1)!.body) as { config: Record<string, unknown> };
+    assert.deepEqual([config["kernel"], config["memory"], config["autostart"]], ["/k.wasm", null, null]);
+  });
+  it("config-list shows names, domids and what starts by itself", async () => {
+    const definitions = [
+      { name: "notes", autostart: true, config: { kernel: "/n.wasm" }, domid: 3 },
+      { name: "w", autostart: false, config: { kernel: "/w.wasm" } },
+    ];
+    const { stdout } = await run(["config-list"], () => ({ body: { definitions } }));
+    assert.equal(
+      stdout,
+      "Name   ID  Autostart  Kernel\nnotes   3  yes        /n.wasm\nw       -  no         /w.wasm\n",
+    );
   });
   it("control characters of guests are made visible", async () => {
     const { stdout } = await run(["dmesg"]);

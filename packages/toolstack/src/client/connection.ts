@@ -111,14 +111,14 @@ export class Connection {
     return (await this.#client.ask<DefinitionsView>({ method: "GET", path }, ["definitions"])).definitions;
   }
 
-  /** Replaces what a domain is made from when it starts again. */
-  define(name: string, config: CreateRequest["config"]): Promise<DefinitionView> {
-    return this.#client.ask<DefinitionView>({ method: "PUT", path: definitionPath(name), body: { config } }, ["name"]);
-  }
-
-  /** Replaces some keys of it. */
+  /** Replaces keys of it; null takes one away. */
   update(name: string, body: UpdateRequest): Promise<DefinitionView> {
     return this.#client.ask<DefinitionView>({ method: "PATCH", path: definitionPath(name), body }, ["name"]);
+  }
+
+  /** Forgets what a domain is made from; one that runs goes on. */
+  async forget(name: string): Promise<void> {
+    await this.#client.ask({ method: "DELETE", path: definitionPath(name) });
   }
 
   /** Memory that is set aside for domains being built. */

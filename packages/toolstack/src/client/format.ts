@@ -1,7 +1,7 @@
 /**
  * What `xl` prints about domains: the columns and letters that users of Xen's xl know. Pure functions of the API's answers.
  */
-import type { DomainFlags, DomainView, VcpusView } from "../daemon/api-types.ts";
+import type { DefinitionView, DomainFlags, DomainView, VcpusView } from "../daemon/api-types.ts";
 
 const MIB = 2 ** 20;
 const KIB = 2 ** 10;
@@ -130,6 +130,18 @@ export const formatUptimes = (domains: readonly DomainView[]): string => {
   );
   return [header, ...rows].join("\n");
 };
+
+/** `xl config-list`. */
+export const formatDefinitions = (definitions: readonly DefinitionView[]): string =>
+  formatColumns(
+    ["<Name", "ID", "<Autostart", "<Kernel"],
+    definitions.map(({ name, domid, autostart, config }) => [
+      name,
+      domid === undefined ? "-" : String(domid),
+      autostart ? "yes" : "no",
+      config.kernel,
+    ]),
+  );
 
 /** One look of `xl top`. `before` is the look before this one, `seconds` ago. */
 export interface TopLook {

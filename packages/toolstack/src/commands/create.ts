@@ -5,9 +5,11 @@ import { readFileSync } from "node:fs";
 import { XenolithError } from "@xenolith/abi/error";
 import { type ClientFlags, connect } from "../client/connection.ts";
 import type { ReadConfig } from "../config/index.ts";
+import { formatDefinitions } from "../client/format.ts";
+import type { CreateRequest } from "../daemon/api-types.ts";
 import { printable } from "../terminal.ts";
 import { attach } from "./console.ts";
-import { asking, print, printJson } from "./report.ts";
+import { asking, print, printJson, toEach } from "./report.ts";
 
 /** Options of `xl create`. */
 export interface CreateFlags extends ClientFlags {
@@ -15,6 +17,7 @@ export interface CreateFlags extends ClientFlags {
   readonly dryrun?: boolean;
   readonly paused?: boolean;
   readonly quiet?: boolean;
+  readonly saved?: string;
 }
 
 /** What stands before the words `key=value`: a file, or nothing. */
@@ -41,14 +44,23 @@ const readText = (file: string): string => {
 
 /** `xl create`. Fails by itself with CONFIG_INVALID or FILE_NOT_FOUND before the daemon is asked. */
 export const createCommand = async (words: readonly string[], flags: CreateFlags): Promise<number> => {
+  if (flags.saved !== undefined) return create({ definition: flags.saved }, words, flags);
   const { document, config } = await readWords(words);
-  if (flags.dryrun === true) {
-    printJson(config);
-    return 0;
+  if (flags.dryrun !== true) return create({ config: document }, [], flags);
+  printJson(config);
+  return 0;
+};
+
+const create = (what: CreateRequest, words: readonly string[], flags: CreateFlags): Promise<number> => {
+  if (words.length > 0 || (flags.saved !== undefined && flags.dryrun === true)) {
+    throw new XenolithError(
+      "INVALID_ARGUMENT",
+      "--saved takes a name, and neither files, words nor --dryrun beside it",
+    );
   }
   return asking(async () => {
     const connection = connect(flags);
-    const domain = await connection.create({ config: document, paused: flags.paused === true });
+    const domain = await connection.create({ ...what, paused: flags.paused === true });
     if (flags.json === true) printJson(domain);
     else if (flags.quiet !== true) print(printable(`created domain ${domain.domid}, ${domain.name}`));
     return flags.console === true ? attach(connection, String(domain.domid)) : 0;
@@ -65,16 +77,29 @@ export const configUpdateCommand = async (
   if (first === undefined) {
     throw new XenolithError("CONFIG_INVALID", "nothing to change: give a file, key=value, or both");
   }
-  const file = isAssignment(first) ? undefined : (await readWords(words)).document;
-  const keys = file === undefined ? (await import("../config/index.ts")).readAssignments(words) : undefined;
+  const { CONFIG_KEYS, readAssignments } = await import("../config/index.ts");
+  const nothing = Object.fromEntries(Object.keys(CONFIG_KEYS).map((key) => [key, null]));
+  const keys = isAssignment(first) ? readAssignments(words) : { ...nothing, ...(await readWords(words)).document };
   return asking(async () => {
     const connection = connect(flags);
-    const name = (await definitionName(connection, word)) ?? word;
-    const saved =
-      file === undefined ? await connection.update(name, { config: keys! }) : await connection.define(name, file);
+    const saved = await connection.update((await definitionName(connection, word)) ?? word, { config: keys });
     if (flags.json === true) printJson(saved);
     else print(printable(`${saved.name}: from its next start on`));
   });
+};
+
+/** `xl config-list`. */
+export const configListCommand = (flags: ClientFlags): Promise<number> =>
+  asking(async () => {
+    const definitions = await connect(flags).definitions();
+    if (flags.json === true) printJson(definitions);
+    else print(printable(formatDefinitions(definitions)));
+  });
+
+/** `xl config-remove`. */
+export const configRemoveCommand = (names: readonly string[], flags: ClientFlags): Promise<number> => {
+  const connection = connect(flags);
+  return toEach(names, (name) => connection.forget(name), undefined);
 };
 
 /** Name of the definition of a domain that runs; undefined when none of this name or domid does. */

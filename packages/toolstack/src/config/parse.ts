@@ -77,8 +77,21 @@ const parseOverride = (word: string): Table => {
   const root = key.split(".")[0]!;
   const isText = Object.hasOwn(keySpecs, root) && TEXT_KINDS.has(keySpecs[root]!.form.kind);
   const table = parseToml(`${key} = ${isText ? quote(value) : valueOr(value, quote)}`, `"${word}"`);
-  const { kernel } = table;
-  return typeof kernel === "string" && kernel !== "" ? { ...table, kernel: path.resolve(kernel) } : table;
+  return absolutePaths(table);
+};
+
+/** What is wrong here is left as it is, to be refused like the same in a file. */
+const absolutePaths = (table: Table): Table => {
+  const { kernel, directories } = table;
+  const absolute = (text: unknown): unknown => {
+    const at = typeof text === "string" ? text.indexOf("::") : -1;
+    return at > 0 ? `${path.resolve(String(text).slice(0, at))}${String(text).slice(at)}` : text;
+  };
+  return {
+    ...table,
+    ...(typeof kernel === "string" && kernel !== "" ? { kernel: path.resolve(kernel) } : {}),
+    ...(Array.isArray(directories) ? { directories: directories.map(absolute) } : {}),
+  };
 };
 
 const TEXT_KINDS: ReadonlySet<string> = new Set(["text", "choice", "variables"]);
