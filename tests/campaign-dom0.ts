@@ -12,6 +12,11 @@ const PAGE = 4096;
 const ARENA = 0x8000_0000;
 const ARENA_PAGES = 64;
 const REFS = 48;
+/** Channels that a guest offers. */
+const CHANNELS = 4;
+const FIRST_CHANNEL_REF = 40;
+/** The ports of the xenstore, the console and one more come before. */
+const FIRST_CHANNEL_PORT = 4;
 /** Objects that are open at a time, of each kind. */
 const OPEN_MAX = 12;
 
@@ -42,8 +47,8 @@ export class CampaignDom0 {
   /** Acts until `isOver`. */
   async play(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
-      for (let left = this.#below(24); left > 0; left -= 1) this.#act();
-      await delay(this.#below(4));
+      for (let left = this.#below(6); left > 0; left -= 1) this.#act();
+      await delay(this.#below(2));
     }
   }
 
@@ -199,17 +204,20 @@ export class CampaignDom0 {
     );
   }
 
-  /** As client of what a guest has in its memory: nothing that a server would write. */
+  /** As client of what a guest has in its memory: mostly one of the channels that it offers, else what no server wrote. */
   async #connect(domain: Domain): Promise<void> {
     const { channels } = this.#open;
     if (channels.length >= OPEN_MAX) return;
     const path = `/local/domain/${domain.domid}/offer`;
     const store = await this.#host.xenstore();
-    await store.write(`${path}/ring-ref`, String(this.#below(REFS)));
-    await store.write(`${path}/event-channel`, String(this.#below(12)));
-    if (this.#below(2) === 0) await store.write(`${path}/revokable`, String(1 + this.#below(2)));
-    if (this.#below(2) === 0) this.#draft(domain);
-    channels.push(await this.#host.vchans.connect(domain.domid, path, { timeoutMs: 300 }));
+    const isOffered = this.#below(4) > 0;
+    const channel = this.#below(CHANNELS);
+    await store.write(`${path}/ring-ref`, String(isOffered ? FIRST_CHANNEL_REF + channel : this.#below(REFS)));
+    await store.write(`${path}/event-channel`, String(isOffered ? FIRST_CHANNEL_PORT + channel : this.#below(12)));
+    if (this.#below(isOffered ? 8 : 2) === 0) await store.write(`${path}/revokable`, String(1 + this.#below(2)));
+    else await store.rm(`${path}/revokable`).catch(() => {});
+    if (!isOffered && this.#below(2) === 0) this.#draft(domain);
+    channels.push(await this.#host.vchans.connect(domain.domid, path, { timeoutMs: 2000 }));
   }
 
   /** A control page with orders that can be, so that the client goes on to the references. */

@@ -18,6 +18,8 @@
 #define MAPS 0x50000000u
 #define MAP_PAGES 64
 #define REFS 48
+#define CHANNELS 4
+#define FIRST_CHANNEL_REF 40
 #define LIST 8
 #define STRUCT_WORDS 40
 
@@ -125,7 +127,7 @@ static volatile struct grant_entry_v1 *entry(uint32_t ref) { return (volatile st
 static void grant(void) {
   static const uint16_t kinds[] = {GTF_permit_access, GTF_permit_access, GTF_permit_access | GTF_readonly, GTF_permit_access | GTF_revokable,
                                    GTF_permit_access | GTF_revokable, GTF_permit_access | GTF_revokable | GTF_readonly, 0, GTF_transitive};
-  uint32_t ref = below(REFS);
+  uint32_t ref = below(below(16) ? FIRST_CHANNEL_REF : REFS);
   entry(ref)->frame = below(8) ? own_page() : below(2) ? MAPS / 4096 + below(MAP_PAGES) : number();
   entry(ref)->domid = somebody();
   entry(ref)->flags = below(16) ? kinds[below(8)] : (uint16_t)draw();
@@ -201,7 +203,7 @@ static void use(void) {
 }
 
 static void revoke(void) {
-  struct gnttab_revoke one = {.ref = below(16) ? below(REFS) : number()};
+  struct gnttab_revoke one = {.ref = below(16) ? below(below(16) ? FIRST_CHANNEL_REF : REFS) : number()};
   if (one.ref < REFS && below(8)) entry(one.ref)->flags &= (uint16_t)~GTF_type_mask;
   HYPERVISOR_grant_table_op(GNTTABOP_revoke, &one, 1);
 }
@@ -262,6 +264,41 @@ static void ask_store(void) {
   xen_hypercall(32, EVTCHNOP_send, (uint32_t)(uintptr_t)&store_port, 0, 0, 0);
 }
 
+/* ---- channels offered to the control domain ---- */
+
+/* References from 40, pages from 60 and these ports are what the control domain looks for. */
+static evtchn_port_t channel_ports[CHANNELS];
+
+static volatile uint32_t *channel_page(uint32_t channel) {
+  return (volatile uint32_t *)(uintptr_t)(ARENA + (ARENA_PAGES - CHANNELS + channel) * 4096);
+}
+
+/* The page of a server that waits for its client, right in all or in most. */
+static void offer(uint32_t channel) {
+  volatile uint32_t *page = channel_page(channel);
+  volatile struct grant_entry_v1 *shared = entry(FIRST_CHANNEL_REF + channel);
+  /* Orders of the rings: both in the page itself, or behind more references. */
+  page[4] = below(3) ? 10 | 11 << 16 : below(2) ? 12 | 13 << 16 : number();
+  page[6] = reference();
+  page[7] = reference();
+  /* cli_live, srv_live, cli_notify, srv_notify */
+  page[5] = below(16) ? 2 | 1 << 8 | 3 << 16 : number();
+  shared->frame = (uint32_t)(uintptr_t)page >> 12;
+  shared->domid = 0;
+  shared->flags = below(8) ? GTF_permit_access : GTF_permit_access | GTF_revokable;
+}
+
+/* Offers a channel again, or changes what its client believed: indices, orders, references. */
+static void play_server(void) {
+  uint32_t channel = below(CHANNELS);
+  switch (below(4)) {
+    case 0: offer(channel); break;
+    case 1: channel_page(channel)[below(4)] += below(3000); break;
+    case 2: channel_page(channel)[below(8)] = number(); break;
+    default: xen_hypercall(32, EVTCHNOP_send, (uint32_t)(uintptr_t)&channel_ports[channel], 0, 0, 0);
+  }
+}
+
 static void grant_call(void) {
   switch (below(20)) {
     case 0: case 1: case 2: grant(); break;
@@ -272,7 +309,7 @@ static void grant_call(void) {
     case 14: copy(); break;
     case 15: use(); break;
     case 16: notify(); break;
-    case 17: ask_store(); break;
+    case 17: if (below(2)) ask_store(); else play_server(); break;
     case 18: if (below(40) == 0) HYPERVISOR_grant_table_op(GNTTABOP_reset, words, 1); else other_grant_calls(); break;
     default: use(); break;
   }
@@ -297,9 +334,11 @@ static void set_up_grants(const struct start_info *start) {
   self = status.u.unbound.dom;
   for (uint32_t i = 0; i < 2 * REFS; i++) grant();
   /* Ports for the control domain's ends of channels. */
-  for (uint32_t i = 0; i < 4; i++) {
+  for (uint32_t i = 0; i < CHANNELS; i++) {
     unbound.remote_dom = 0;
     HYPERVISOR_event_channel_op(EVTCHNOP_alloc_unbound, &unbound);
+    channel_ports[i] = unbound.port;
+    offer(i);
   }
 }
 
