@@ -27,3 +27,9 @@ describe("the page of the package xenstore", () => {
     assert.deepEqual(await followGuide("packages/xenstore/README.md"), ["store.ts"]);
   });
 });
+
+describe("the page of the package keys", () => {
+  it("can be followed word for word", async () => {
+    assert.deepEqual(await followGuide("packages/keys/README.md"), ["keys.ts"]);
+  });
+});

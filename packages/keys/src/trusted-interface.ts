@@ -1,0 +1,139 @@
+import type { Authority } from "./authority.ts";
+import { rejectAndLink } from "./instantiation.ts";
+import { completeRequest, type UpcallOptions } from "./construction.ts";
+import { EINVAL, ENOKEY } from "./errno.ts";
+import { instantiateInto } from "./instantiation.ts";
+import { type Key, KEY_KEEP, KEY_ROOT_CAN_CLEAR, KEY_ROOT_CAN_INVALIDATE } from "./key.ts";
+import { KeyReference } from "./key-reference.ts";
+import type { OperationRunner } from "./operation-runner.ts";
+import { NO_GROUP, PERMISSION_BITS } from "./permission.ts";
+import { settle } from "./pending.ts";
+import type { Process } from "./process.ts";
+import { requestWanted } from "./request-operation.ts";
+import { wantedOf } from "./ring-operations.ts";
+import { createRing } from "./rings.ts";
+import type { KeyState } from "./state.ts";
+import { byteString, type KeyText } from "./text.ts";
+
+/** What is asked for, beside type and description, by code in the same process. */
+export interface AuxiliaryRequest {
+  /** Separates keys that are equal otherwise. */
+  readonly domain?: string;
+  /** What the type or helper is told; without it the key is only searched for. Any bytes. */
+  readonly callout?: KeyText;
+  /** Handed to the type's own `requestKey` as it is. */
+  readonly aux?: unknown;
+}
+
+/** A keyring of whoever runs the service, which callers may only use as its permissions and these settings say. */
+export interface ServiceKeyring {
+  readonly description: KeyText;
+  readonly permissions: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  /** Nobody unlinks, clears, revokes or invalidates it, or what it was made with. */
+  readonly keep?: boolean;
+  /** Whoever has CAP_SYS_ADMIN may clear it. */
+  readonly adminCanClear?: boolean;
+  /** Whoever has CAP_SYS_ADMIN may invalidate it. */
+  readonly adminCanInvalidate?: boolean;
+}
+
+/** What code in the same process can do beyond what callers can: nothing here asks for permissions. */
+export class TrustedInterface {
+  readonly #state: KeyState;
+  readonly #runner: OperationRunner;
+  readonly #upcalls: UpcallOptions;
+
+  constructor(state: KeyState, runner: OperationRunner, upcalls: UpcallOptions) {
+    this.#state = state;
+    this.#runner = runner;
+    this.#upcalls = upcalls;
+  }
+
+  /** Holds a key: undefined if there is none with this serial. */
+  reference(serial: number): KeyReference | undefined {
+    const key = this.#state.keys.get(serial);
+    return key === undefined ? undefined : this.#hold(key);
+  }
+
+  /**
+   * As request_key, but it hands over the key itself, which is linked nowhere. The result is a reference that must be
+   * released, or a negated error number. It cannot be interrupted. Source: request_key_with_auxdata of the kernel.
+   */
+  async requestKeyWithAuxdata(
+    process: Process,
+    typeName: KeyText,
+    text: KeyText,
+    { domain = "", callout, aux }: AuxiliaryRequest = {},
+  ): Promise<KeyReference | number> {
+    const name = byteString(typeName);
+    const description = byteString(text);
+    const type = typeof name === "number" ? undefined : this.#state.types.get(name);
+    if (type === undefined) return -ENOKEY;
+    if (typeof description === "number") return description;
+    const matched = wantedOf(type, description, domain);
+    if (typeof matched === "number") return matched;
+    const told = typeof callout === "string" ? Buffer.from(callout, "utf8") : callout;
+    let found: KeyReference | undefined;
+    const request = {
+      wanted: { ...matched, skipsExpired: true },
+      callout: told ?? null,
+      aux,
+      // Between the moment in which the key is known and that in which the caller goes on, this keeps it.
+      onKey: (key: Key) => {
+        found ??= this.#hold(key);
+      },
+    };
+    const result = await settle(
+      this.#runner.run(process, () => requestWanted(this.#state, process, request, this.#upcalls)),
+    );
+    if (result >= 0 && found !== undefined) return found;
+    found?.release();
+    return result;
+  }
+
+  /** Builds the key of a request, for types that do it themselves: 0 or a negated error number. */
+  instantiate(authority: Authority, payload: Uint8Array): number {
+    const { key, target } = authority;
+    if (key === undefined) return -EINVAL;
+    return this.#tidied(instantiateInto(this.#state, target, payload, { keyring: undefined, authority: key }));
+  }
+
+  /** Refuses the key of a request, with this (positive) error number and for so long: 0 or a negated error number. */
+  reject(authority: Authority, { seconds, error }: { readonly seconds: number; readonly error: number }): number {
+    const { key, target } = authority;
+    if (key === undefined) return -EINVAL;
+    return this.#tidied(rejectAndLink(this.#state, target, { seconds, error, authority: key }));
+  }
+
+  /** Ends a request: with an error number below 0 the key is refused for 60 seconds, if nobody has built it. */
+  completeRequest(authority: Authority, error: number): void {
+    if (authority.key !== undefined) completeRequest(this.#state, authority.key, error);
+    this.#runner.tidy();
+  }
+
+  /** A keyring of the service's own: a reference that must be released, -EINVAL or -EDQUOT. */
+  createKeyring(wanted: ServiceKeyring): KeyReference | number {
+    const description = byteString(wanted.description);
+    if (typeof description === "number" || (wanted.permissions & ~PERMISSION_BITS) !== 0) return -EINVAL;
+    const { uid = 0, gid = NO_GROUP, permissions } = wanted;
+    const made = createRing(this.#state, { description, uid, gid, permissions, quota: "none" });
+    if (typeof made === "number") return made;
+    if (wanted.keep === true) made.flags |= KEY_KEEP;
+    if (wanted.adminCanClear === true) made.flags |= KEY_ROOT_CAN_CLEAR;
+    if (wanted.adminCanInvalidate === true) made.flags |= KEY_ROOT_CAN_INVALIDATE;
+    const reference = this.#hold(made);
+    this.#state.put(made);
+    return reference;
+  }
+
+  #tidied(result: number): number {
+    this.#runner.tidy();
+    return result;
+  }
+
+  #hold(key: Key): KeyReference {
+    return new KeyReference(this.#state, this.#state.pin(key), () => this.#runner.tidy());
+  }
+}

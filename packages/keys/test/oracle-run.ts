@@ -1,0 +1,214 @@
+/** A run of random operations on both sides, which are compared after each of them. */
+import { existsSync, readFileSync } from "node:fs";
+import { Difference, Pair, pause, type Twin } from "./oracle-pair.ts";
+import { randomStep, type Step, USERS } from "./oracle-steps.ts";
+import { Random } from "./random.ts";
+
+/** Steps between two comparisons of everything. */
+const COMPARE_EVERY = 20;
+const LATER_TRIES = 500;
+
+/** What is the same in both lists of keys. The count of references is not: the kernel's includes what is not yet freed. */
+const KEY_LINE = /^(?<serial>[0-9a-f]{8}) (?<flags>\S{7}) +(?<usage>\d+) +(?<time>\S+) (?<rest>.*)$/;
+
+/** One run from an empty beginning. */
+export class OracleRun {
+  readonly #pair: Pair;
+  readonly #random: Random;
+  readonly #runName: string;
+  readonly #gone: Twin[] = [];
+  readonly #dying: Twin[] = [];
+  readonly #spared = new Set<number>();
+  readonly #trail: string[] = [];
+  #uid = 0;
+
+  constructor(seed: number) {
+    this.#random = new Random(seed);
+    this.#pair = new Pair(this.#random.bits);
+    this.#pair.startsNoHelpers = !existsSync("/sbin/request-key");
+    this.#runName = `xenolith-${process.pid}-${seed}`;
+  }
+
+  /** Brings both sides to the same beginning: nobody's keyrings have anything in them. */
+  async prepare(): Promise<void> {
+    const { kernel, service, caller, clock } = this.#pair;
+    clock.follow();
+    for (const uid of USERS) {
+      this.#become(uid);
+      if (uid === 0) continue;
+      this.#emptyUserRings();
+      for (const id of [-4, -5]) {
+        const mine = await this.#pair.now(service.getKeyringId(caller, id, false));
+        this.#pair.match(mine, kernel.keyctl(0, id, 0), `user keyring ${id}`);
+        this.#spared.add(mine);
+      }
+    }
+    this.#become(0);
+    await this.#do({
+      text: "join a session",
+      mine: () => service.joinSession(caller, null),
+      kernels: () => kernel.join(null),
+      yieldsSerial: true,
+    });
+  }
+
+  /** Does this many random operations. */
+  async steps(count: number): Promise<void> {
+    for (let index = 0; index < count; index += 1) {
+      if (this.#random.chance(0.06)) this.#become(this.#random.pick(USERS));
+      await this.#do(randomStep(this.#context()));
+      if (index % COMPARE_EVERY === COMPARE_EVERY - 1) await this.#compareAll();
+    }
+    await this.#compareAll();
+  }
+
+  /** The last operations, newest last. */
+  get trail(): readonly string[] {
+    return this.#trail;
+  }
+
+  #context() {
+    return {
+      pair: this.#pair,
+      random: this.#random,
+      uid: this.#uid,
+      runName: this.#runName,
+      gone: this.#gone,
+      isSpared: (mine: number) => this.#spared.has(mine),
+    };
+  }
+
+  #become(uid: number): void {
+    this.#pair.become(uid);
+    this.#uid = uid;
+    this.#note(`become ${uid}`);
+  }
+
+  #note(text: string): void {
+    this.#trail.push(text);
+    if (this.#trail.length > 60) this.#trail.shift();
+  }
+
+  async #do(step: Step): Promise<void> {
+    this.#pair.clock.follow();
+    this.#note(step.text);
+    if (step.findsByName === true) this.#settle();
+    const mine = await this.#pair.now(step.mine());
+    const kernels = step.kernels();
+    this.#note(`  = ${mine} / ${kernels}`);
+    if (step.yieldsSerial && mine > 0 && kernels > 0) this.#pair.match(mine, kernels, step.text);
+    else this.#pair.same(step.text, mine, kernels);
+    this.#bury();
+    this.#pair.noteSizes();
+    if (step.settlesLater === true && mine === 0) await this.#compareAll();
+  }
+
+  /** Keys that are gone on my side are as good as gone on the other, though that may still have them for a while. */
+  #bury(): void {
+    const before = [...this.#pair.twins];
+    this.#pair.forgetGone();
+    for (const twin of before) if (!this.#pair.twins.includes(twin)) this.#dying.push(twin);
+  }
+
+  /** Waits until the kernel has freed what is gone on my side. */
+  #settle(): void {
+    for (const twin of this.#dying) {
+      for (let tries = 0; this.#pair.kernel.keyctlBytes(6, twin.kernels, null, 0) !== -126; tries += 1) {
+        if (tries === LATER_TRIES)
+          throw new Difference(`the kernel still has key ${twin.kernels}, mine was ${twin.mine}`);
+        pause(2);
+      }
+    }
+    this.#gone.push(...this.#dying.splice(0));
+    this.#gone.splice(0, this.#gone.length - 20);
+  }
+
+  /** Compares all lists; the kernel frees keys a little later, and so gets time. */
+  async #compareAll(): Promise<void> {
+    this.#settle();
+    for (let tries = 0; ; tries += 1) {
+      this.#pair.clock.follow();
+      try {
+        await this.#compareKeyrings();
+        this.#compareLists();
+        this.#compareUsers();
+        break;
+      } catch (error) {
+        if (tries === LATER_TRIES) throw error;
+        pause(2);
+      }
+    }
+    const findings = this.#pair.service.audit();
+    if (findings.length > 0) throw new Difference(`the auditor found: ${findings.join("; ")}`);
+  }
+
+  async #compareKeyrings(): Promise<void> {
+    const { service, caller, kernel } = this.#pair;
+    for (const { mine, kernels } of [...this.#pair.twins]) {
+      if (!this.#pair.isRing(mine)) continue;
+      const target = Buffer.alloc(4096);
+      const mySize = await this.#pair.now(service.read(caller, mine, target));
+      const other = Buffer.alloc(4096);
+      const size = kernel.keyctlBytes(11, kernels, other, other.length);
+      this.#pair.same(`size of keyring ${mine}/${kernels}`, mySize, size);
+      if (size > 0) this.#compareSerials(mine, serials(target, size), serials(other, size));
+    }
+  }
+
+  #compareSerials(ring: number, mine: readonly number[], kernels: readonly number[]): void {
+    if (this.#pair.wasLarge(ring)) {
+      const known = kernels.map((serial) => this.#pair.mineOf(serial)).filter((serial) => serial !== undefined);
+      for (const serial of known)
+        if (!mine.includes(serial)) throw new Difference(`keyring ${ring} should not have ${serial}`);
+      return;
+    }
+    for (const [at, serial] of mine.entries()) this.#pair.match(serial, kernels[at]!, `link ${at} of keyring ${ring}`);
+  }
+
+  #compareLists(): void {
+    const mine = linesBySerial(this.#pair.service.procKeys(this.#pair.caller));
+    const kernels = linesBySerial(readFileSync("/proc/keys", "latin1"));
+    for (const twin of this.#pair.twins) {
+      this.#pair.same(`line of ${twin.mine}/${twin.kernels}`, mine.get(twin.mine), kernels.get(twin.kernels));
+    }
+  }
+
+  #compareUsers(): void {
+    const mine = usersIn(this.#pair.service.procKeyUsers());
+    const kernels = usersIn(readFileSync("/proc/key-users", "latin1"));
+    for (const uid of USERS) if (uid !== 0) this.#pair.same(`user ${uid}`, mine.get(uid), kernels.get(uid));
+  }
+
+  /** What an earlier run left in the kernel's keyrings of this user goes. */
+  #emptyUserRings(): void {
+    const { kernel } = this.#pair;
+    const [user, session] = [kernel.keyctl(0, -4, 0), kernel.keyctl(0, -5, 0)];
+    for (const ring of [session, user]) {
+      if (ring <= 0) continue;
+      if (kernel.keyctl(7, ring) < 0) kernel.keyctl(21, ring);
+    }
+    if (session > 0 && user > 0) kernel.keyctl(8, user, session);
+  }
+}
+
+const serials = (bytes: Buffer, size: number): readonly number[] =>
+  Array.from({ length: size / 4 }, (_, index) => bytes.readInt32LE(4 * index));
+
+const linesBySerial = (text: string): Map<number, string> => {
+  const lines = new Map<number, string>();
+  for (const line of text.split("\n")) {
+    const found = KEY_LINE.exec(line)?.groups;
+    if (found !== undefined)
+      lines.set(Number.parseInt(found["serial"]!, 16), `${found["flags"]} ${found["time"]} ${found["rest"]}`);
+  }
+  return lines;
+};
+
+const usersIn = (text: string): Map<number, string> => {
+  const users = new Map<number, string>();
+  for (const line of text.split("\n")) {
+    const found = /^ *(\d+): +(\d+) (.*)$/.exec(line);
+    if (found !== null) users.set(Number(found[1]), `${found[2]} ${found[3]}`);
+  }
+  return users;
+};
