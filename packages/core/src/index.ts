@@ -58,7 +58,7 @@ export {
 } from "./domain-run.ts";
 export { beginDestroy, continueDestroy, reapDomains, reapStage, REAP_SLICE, REAP_STAGES } from "./domain-reap.ts";
 export type { ReapStage } from "./domain-reap.ts";
-export { domainInfo, listDomains } from "./domain-info.ts";
+export { domainFlags, domainInfo, listDomains } from "./domain-info.ts";
 export type { DomainInfo } from "./domain-info.ts";
 export { TRACE_EVENTS } from "./trace-table.ts";
 export type { TraceEvent, TraceRecord } from "./trace-table.ts";

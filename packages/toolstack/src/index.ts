@@ -62,3 +62,8 @@ export type {
   VcpuView,
   VcpusView,
 } from "./daemon/api-types.ts";
+export { defaultStateDirectory, embedService, openService } from "./daemon/service.ts";
+export type { Service, ServiceOptions } from "./daemon/service.ts";
+export type { TcpOptions } from "./daemon/http-server.ts";
+export type { LogLevel } from "./daemon/service-log.ts";
+export { runService } from "./daemon/run-service.ts";

@@ -1,0 +1,155 @@
+/**
+ * Where the API is reached: a Unix socket for its owner alone, and TCP with TLS and a token. Clients are hostile: what
+ * one can hold is a connection among many, for a bounded time, and a bounded number of bytes.
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { once } from "node:events";
+import { lstatSync, unlinkSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+import net from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { XenolithError } from "@xenolith/abi";
+import { failureResponse } from "./router.ts";
+
+/** Connections at once, of each listener. */
+export const CONNECTION_COUNT_MAX = 512;
+/** Most bytes of a request's head. */
+export const HEAD_BYTES_MAX = 16 * 1024;
+/** Time for a request's head to arrive. */
+export const HEAD_MS_MAX = 5000;
+/** Time for a request to arrive altogether. */
+export const REQUEST_MS_MAX = 20_000;
+/** Fewest characters of a token. */
+export const TOKEN_LENGTH_MIN = 16;
+
+/** Answers requests: `Hono.fetch` is one. */
+export type Fetch = (request: Request) => Promise<Response> | Response;
+
+/** A listener over TCP. All of it is needed: there is no TCP without TLS and a token. */
+export interface TcpOptions {
+  readonly address: string;
+  readonly port: number;
+  /** Certificate (with its chain) and private key, in PEM. */
+  readonly certificate: string | Buffer;
+  readonly privateKey: string | Buffer;
+  /** What clients send as `Authorization: Bearer`; at least 16 characters. */
+  readonly token: string;
+}
+
+/** One place where the API is reached. */
+export interface Listener {
+  /** Path of the socket, or host and port. */
+  readonly place: string;
+  /** Ends all connections, and removes the socket. */
+  close(): Promise<void>;
+}
+
+const limits = {
+  connectionsCheckingInterval: 1000,
+  headersTimeout: HEAD_MS_MAX,
+  requestTimeout: REQUEST_MS_MAX,
+  keepAliveTimeout: HEAD_MS_MAX,
+  maxHeaderSize: HEAD_BYTES_MAX,
+} as const;
+
+/**
+ * Serves at a Unix socket that only its owner can open. What a service that is gone left there is replaced.
+ *
+ * @throws XenolithError `SERVICE_RUNNING`, `SYSTEM_CALL`.
+ */
+export const listenAtSocket = async (fetch: Fetch, path: string): Promise<Listener> => {
+  await removeStale(path);
+  const server = http.createServer(limits, listenerOf(fetch));
+  // The socket is made with this mode: there is no moment in which others could connect.
+  const before = process.umask(0o177);
+  try {
+    server.listen(path);
+  } finally {
+    process.umask(before);
+  }
+  await listening(server, path);
+  return { place: path, close: () => closeServer(server) };
+};
+
+/**
+ * Serves over TCP, with TLS and a token.
+ *
+ * @throws XenolithError `CONFIG_INVALID`, `SYSTEM_CALL`.
+ */
+export const listenAtPort = async (fetch: Fetch, options: TcpOptions): Promise<Listener> => {
+  const { address, port, certificate: cert, privateKey: key, token } = options;
+  if (token.length < TOKEN_LENGTH_MIN) {
+    throw new XenolithError(
+      "CONFIG_INVALID",
+      `the token has ${token.length} characters, it must have at least ${TOKEN_LENGTH_MIN}`,
+    );
+  }
+  const server = createSecureServer({ cert, key }, withToken(fetch, token));
+  server.listen(port, address);
+  await listening(server, `${address}:${port}`);
+  const bound = server.address();
+  const actualPort = typeof bound === "object" && bound !== null ? bound.port : port;
+  return { place: `${address}:${actualPort}`, close: () => closeServer(server) };
+};
+
+const createSecureServer = (pair: Pick<https.ServerOptions, "cert" | "key">, fetch: Fetch): https.Server => {
+  try {
+    return https.createServer({ ...limits, ...pair, minVersion: "TLSv1.2" }, listenerOf(fetch));
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new XenolithError("CONFIG_INVALID", `the certificate and key of the TCP listener: ${reason}`, { cause });
+  }
+};
+
+/** Lets only requests with the token through. Compares in the same time whatever was sent. */
+export const withToken = (fetch: Fetch, token: string): Fetch => {
+  const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
+  const expected = digest(token);
+  return (request) => {
+    const [, sent] = /^Bearer (.+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
+    if (sent !== undefined && timingSafeEqual(digest(sent), expected)) return fetch(request);
+    return failureResponse(new XenolithError("UNAUTHORISED", "the request carries no token, or a wrong one"));
+  };
+};
+
+const listenerOf = (fetch: Fetch): http.RequestListener => {
+  const listener = getRequestListener((request) => fetch(request), { overrideGlobalObjects: false });
+  return (request, response) => void listener(request, response);
+};
+
+const listening = async (server: net.Server, place: string): Promise<void> => {
+  server.maxConnections = CONNECTION_COUNT_MAX;
+  try {
+    await once(server, "listening");
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new XenolithError("SYSTEM_CALL", `listen at ${place}: ${reason}`, { cause });
+  }
+};
+
+const closeServer = async (server: http.Server | https.Server): Promise<void> => {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeAllConnections();
+  await closed;
+};
+
+/** Makes way at `path`, unless somebody answers there or it is something else than a socket. */
+const removeStale = async (path: string): Promise<void> => {
+  const status = lstatSync(path, { throwIfNoEntry: false });
+  if (status === undefined) return;
+  if (!status.isSocket())
+    throw new XenolithError("SYSTEM_CALL", `listen at ${path}: something else than a socket is there`);
+  if (await isAnswered(path)) throw new XenolithError("SERVICE_RUNNING", `another service listens at ${path}`);
+  unlinkSync(path);
+};
+
+const isAnswered = (path: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const probe = net.createConnection(path);
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once("error", () => resolve(false));
+  });
