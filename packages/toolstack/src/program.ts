@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
 import type { ClientFlags } from "./client/connection.ts";
+import type { DaemonFlags } from "./daemon-command.ts";
 import { addDomains } from "./domain-program.ts";
 import { addXenstore } from "./xenstore-program.ts";
 
@@ -25,7 +26,9 @@ Examples:
 
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
 
-const addRun = (program: Command, setCode: (code: number) => void): void => {
+type SetCode = (code: number) => void;
+
+const addRun = (program: Command, setCode: SetCode): void => {
   program
     .command("run")
     .summary("run a module as a domain, in the foreground")
@@ -63,6 +66,37 @@ const addInfo = (program: Command): void => {
     .action(async (flags: ClientFlags) => (await import("./info-command.ts")).infoCommand(flags));
 };
 
+const DAEMON_HELP = `
+It owns one host and all domains that xl create makes, and ends with them on SIGTERM, SIGINT or SIGHUP. What domains are made
+from is kept in the state directory; those with autostart = true start with it. Logs are lines of JSON on standard output.
+There is no TCP without TLS and a token: --listen, --tls-certificate, --tls-key and --token-file go together.
+
+Exit code: 0; 125 xl itself failed, or there is a daemon at that socket already.
+
+Examples:
+  xl daemon
+  xl daemon --memory 8G --state /srv/xenolith --socket /run/xenolith/xl.sock
+  xl daemon --listen 0.0.0.0:8443 --tls-certificate cert.pem --tls-key key.pem --token-file token`;
+
+const addDaemon = (program: Command, setCode: SetCode): void => {
+  program
+    .command("daemon")
+    .summary("serve domains to all other commands, in the foreground")
+    .description("Runs the daemon that the other commands ask, until a signal ends it.")
+    .option("--socket <path>", "where it answers (default: xl.sock in the runtime directory)")
+    .option("--state <directory>", "where it keeps what domains are made from")
+    .option("--memory <size>", "machine memory for all domains (default: three quarters of what there is)")
+    .option("--policy <file>", "rules in JSON that take operations from domains")
+    .option("--xenstore-socket <path>", "where xenstore is served; none: nowhere (default: beside --socket)")
+    .option("--listen <address:port>", "serve over TCP too")
+    .option("--tls-certificate <file>", "certificate with its chain, in PEM")
+    .option("--tls-key <file>", "its private key, in PEM")
+    .option("--token-file <file>", "what clients over TCP must send, at least 16 characters")
+    .option("--log-level <level>", "debug, info, warn, error or silent (default: info)")
+    .addHelpText("after", DAEMON_HELP)
+    .action(async (flags: DaemonFlags) => setCode(await (await import("./daemon-command.ts")).daemonCommand(flags)));
+};
+
 const addImage = (program: Command): void => {
   const image = program.command("image").summary("look at modules");
   image
@@ -75,7 +109,7 @@ const addImage = (program: Command): void => {
     );
 };
 
-const buildProgram = (setCode: (code: number) => void): Command => {
+const buildProgram = (setCode: SetCode): Command => {
   const program = new Command("xl")
     .description("Runs WebAssembly modules as domains of a hypervisor.")
     .version(VERSION)
@@ -84,6 +118,7 @@ const buildProgram = (setCode: (code: number) => void): Command => {
     .showSuggestionAfterError(true);
   program.commandsGroup("By itself:");
   addRun(program, setCode);
+  addDaemon(program, setCode);
   addInfo(program);
   addImage(program);
   addDomains(program, setCode);

@@ -29,18 +29,19 @@ const split = (text: string): { amount: number; unit: string } | undefined => {
 
 /**
  * Bytes of a size such as `64M`, `1.5GiB` or `512K`; K, M, G and KiB, MiB, GiB all count in powers of 1024, a bare
- * number is MiB, as in Xen's xl. Fails with INVALID_SIZE unless the size is above 0, at most 4 GiB and a whole
- * number of 4 KiB pages after rounding up.
+ * number is MiB, as in Xen's xl; rounded up to whole pages of 4 KiB. Fails with INVALID_SIZE unless the size is above 0
+ * and at most `bytesMax`.
  */
-export const parseSize = (text: string): number => {
+export const parseSize = (text: string, bytesMax: number = SIZE_BYTES_MAX): number => {
   const parts = split(text);
   const unit = parts === undefined ? undefined : SIZE_UNITS[parts.unit];
   if (parts === undefined || unit === undefined) {
     throw new XenolithError("INVALID_SIZE", `size "${text}" is not a number with K, M, G, KiB, MiB or GiB behind it`);
   }
   const bytes = Math.ceil((parts.amount * unit) / 4096) * 4096;
-  if (!(bytes > 0 && bytes <= SIZE_BYTES_MAX)) {
-    throw new XenolithError("INVALID_SIZE", `size "${text}" is not above 0 and at most 4 GiB, a guest's address space`);
+  if (!(bytes > 0 && bytes <= bytesMax)) {
+    const limit = bytesMax === SIZE_BYTES_MAX ? "4 GiB, a guest's address space" : formatSize(bytesMax);
+    throw new XenolithError("INVALID_SIZE", `size "${text}" is not above 0 and at most ${limit}`);
   }
   return bytes;
 };

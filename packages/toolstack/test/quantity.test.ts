@@ -41,6 +41,10 @@ describe("sizes on the command line", () => {
       assert.throws(() => parseSize(text), { code: "INVALID_SIZE" });
     });
   }
+  it("may have another limit than an address space", () => {
+    assert.equal(parseSize("8G", 2 ** 40), 8 * 2 ** 30);
+    assert.throws(() => parseSize("2048G", 2 ** 40), { code: "INVALID_SIZE", message: /at most 1\.0 TiB/ });
+  });
   it("prints sizes with one decimal", () => assert.equal(formatSize(1536 * 1024), "1.5 MiB"));
 });
 

@@ -234,12 +234,21 @@ describe("xl console", () => {
   it("says that there is no such domain", async () => {
     assert.equal((await run(["console", "x"], () => notFound)).code, 4);
   });
-  it("create -c follows the console of what it made", async () => {
+  it("create -c lets a domain run once somebody follows its console", async () => {
     const { code, stdout, asked } = await run(["create", "-c", "-q", "name=notes", "kernel=/k.wasm"], (each) =>
       each.path.includes("/console") ? { stream: (response) => response.end("hello\n") } : usual(each),
     );
     assert.deepEqual([code, stdout], [0, "hello\n"]);
-    assert.equal(asked.at(-1)?.path, "/v1/domains/1/console?follow=1");
+    const paths = asked.map(({ method, path: to }) => `${method} ${to}`);
+    assert.deepEqual(paths, ["POST /v1/domains", "GET /v1/domains/1/console?follow=1", "POST /v1/domains/1/unpause"]);
+  });
+  it("create -c ends when its domain cannot begin", async () => {
+    const { code, stderr } = await run(["create", "-c", "-q", "name=notes", "kernel=/k.wasm"], (each) => {
+      if (each.path.includes("/console")) return { stream: (response) => void response.write("") };
+      return each.path.endsWith("/unpause") ? refusal : usual(each);
+    });
+    assert.equal(code, 1);
+    assert.match(stderr, /DOMAIN_STATE/);
   });
 });
 

@@ -18,19 +18,31 @@ const ESCAPE = 0x1d;
 
 /** `xl console`. */
 export const consoleCommand = (word: string, flags: ConsoleFlags): Promise<number> =>
-  asking(() => attach(connect(flags), word, flags.raw === true));
+  asking(() => attach({ connection: connect(flags), word, isRaw: flags.raw === true }));
+
+/** A console to follow. */
+export interface Attachment {
+  readonly connection: Connection;
+  readonly word: string;
+  readonly isRaw?: boolean;
+  /** Called once somebody listens. */
+  readonly begin?: () => Promise<unknown>;
+}
 
 /** Follows a console until the domain is gone or the user leaves. */
-export const attach = async (connection: Connection, word: string, isRaw = false): Promise<number> => {
+export const attach = async ({ connection, word, begin, isRaw = false }: Attachment): Promise<number> => {
   const end = new AbortController();
   const { body } = await connection.console(word, end.signal);
   using _keyboard = readKeyboard({ connection, word, end, isRaw });
   try {
+    await begin?.();
     for await (const piece of body) process.stdout.write(shown(piece, isRaw));
+    return 0;
   } catch (error) {
-    if (!end.signal.aborted) throw error;
+    if (end.signal.aborted) return 0;
+    end.abort();
+    throw error;
   }
-  return 0;
 };
 
 const decoder = new StringDecoder("utf8");

@@ -60,10 +60,15 @@ const create = (what: CreateRequest, words: readonly string[], flags: CreateFlag
   }
   return asking(async () => {
     const connection = connect(flags);
-    const domain = await connection.create({ ...what, paused: flags.paused === true });
+    const isFollowed = flags.console === true;
+    const domain = await connection.create({ ...what, paused: flags.paused === true || isFollowed });
     if (flags.json === true) printJson(domain);
     else if (flags.quiet !== true) print(printable(`created domain ${domain.domid}, ${domain.name}`));
-    return flags.console === true ? attach(connection, String(domain.domid)) : 0;
+    if (!isFollowed) return 0;
+    const word = String(domain.domid);
+    // It runs when somebody listens: one that ends at once would be gone with what it said.
+    const begin = async (): Promise<unknown> => (flags.paused === true ? undefined : connection.act(word, "unpause"));
+    return attach({ connection, word, begin });
   });
 };
 

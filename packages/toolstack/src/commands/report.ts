@@ -14,7 +14,7 @@ export const printJson = (value: unknown): void => print(JSON.stringify(value, n
 export const exitCodeOf = (error: unknown): number => {
   if (!(error instanceof XenolithError)) return EXIT_FAILED;
   if (error.code === "DAEMON_UNREACHABLE") return EXIT_ABSENT;
-  if (error.code === "DOMAIN_NOT_FOUND") return EXIT_NO_DOMAIN;
+  if (error.code === "DOMAIN_NOT_FOUND" || error.code === "DEFINITION_NOT_FOUND") return EXIT_NO_DOMAIN;
   return error.code === "DAEMON_ANSWER" ? EXIT_FAILED : EXIT_REFUSED;
 };
 
