@@ -28,6 +28,7 @@ export const errorCodes = {
   INTERNAL: "The service failed in a way that is its own fault; its log has the details.",
   INVALID_ARGUMENT: "An argument is not of the type or range that the function documents.",
   INVALID_SIZE: "A size is negative, not a whole number, zero where that makes no sense, or over the limit.",
+  KEY_REFUSED: "The key daemon refused an operation; the error names the operation and the error number.",
   MEMORY_EXHAUSTED: "The machine has not enough free frames left.",
   MEMORY_FROZEN: "The domain's memory limit is frozen while it is saved; only who froze it can change it.",
   MEMORY_LIMIT: "The domain would exceed its own max_pages.",
