@@ -85,12 +85,14 @@ export class GuestActions {
 
   /** Sets a target by hand; null: automatic again. Throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`, `NOT_YET`. */
   async setTarget(guest: Guest, bytes: number | null): Promise<void> {
+    if (bytes !== null) requireWhole(bytes);
     await this.#parts.memory.setTarget(guest.domain, bytes ?? undefined);
     this.#tell("memory-target", guest, bytes === null ? {} : { bytes });
   }
 
   /** Sets the limit. Throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`, `MEMORY_FROZEN`. */
   async setMax(guest: Guest, bytes: number): Promise<void> {
+    requireWhole(bytes);
     await this.#parts.memory.setMax(guest.domain, bytes);
     this.#tell("memory-max", guest, { bytes });
   }
@@ -109,3 +111,7 @@ export class GuestActions {
     this.#parts.events.tell({ type, domid: guest.domain.domid, name: guest.name, ...more });
   }
 }
+
+const requireWhole = (bytes: number): void => {
+  if (!Number.isSafeInteger(bytes)) throw new XenolithError("INVALID_SIZE", `${bytes} is not a whole number of bytes`);
+};

@@ -2,7 +2,7 @@
  * What the service keeps between its runs: definitions of domains, and nothing that the hypervisor knows. Every change is
  * one transaction that is on disk before the function returns, so what was acknowledged survives the service.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi";
 import { open, type RootDatabase } from "lmdb";
@@ -38,6 +38,8 @@ export interface Store {
 const FORMAT = 1;
 /** Most that all definitions take together; address space, not memory. */
 const MAP_BYTES = 256 * 2 ** 20;
+/** A disk with less than this is full. */
+const SPACE_BYTES_MIN = 64 * 1024;
 const FILE = "state.mdb";
 const OWNER = "owner";
 const PREFIX = "definition/";
@@ -107,12 +109,26 @@ export const openStore = (directory: string): Store => {
 
 const byName = (a: Definition, b: Definition): number => (a.name < b.name ? -1 : 1);
 
-const failure = (what: string, directory: string, cause: unknown): XenolithError =>
-  new XenolithError(
+const failure = (what: string, directory: string, cause: unknown): XenolithError => {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new XenolithError(
     "STORE_FAILED",
-    `cannot ${what} the state in ${directory}: ${cause instanceof Error ? cause.message : String(cause)}`,
-    { cause },
+    `cannot ${what} the state in ${directory}: ${reason}${fullDisk(directory)}`,
+    {
+      cause,
+    },
   );
+};
+
+/** A full disk comes out of the store as an error of its own, among others: this says it in words. */
+const fullDisk = (directory: string): string => {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize < SPACE_BYTES_MIN ? ` (the disk is full: ${bavail * bsize} bytes are free)` : "";
+  } catch {
+    return "";
+  }
+};
 
 const openDatabase = (directory: string): RootDatabase<string, string> => {
   try {
