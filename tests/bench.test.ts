@@ -6,7 +6,19 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 const program = path.join(import.meta.dirname, "..", "..", "bench", "dist", "run.js");
-const benches = ["balloon", "boot", "copy", "event", "grant", "hypercall", "memory", "rewrite", "share", "vchan"];
+const benches = [
+  "api",
+  "balloon",
+  "boot",
+  "copy",
+  "event",
+  "grant",
+  "hypercall",
+  "memory",
+  "rewrite",
+  "share",
+  "vchan",
+];
 
 interface Report {
   readonly bench: string;

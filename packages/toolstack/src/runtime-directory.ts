@@ -1,7 +1,7 @@
 /**
  * Where `xl` and what it talks to meet: sockets in a directory of the user's own.
  */
-import { lstatSync, mkdirSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi/error";
@@ -19,6 +19,16 @@ export const defaultXenstoreSocket = (): string => path.join(runtimeDirectory(),
 
 /** Where the daemon serves its API unless another path is given. */
 export const defaultDaemonSocket = (): string => path.join(runtimeDirectory(), "xl.sock");
+
+/** Where a daemon that the system started serves, see `systemd/xenolith.service`. */
+const SYSTEM_DAEMON_SOCKET = "/run/xenolith/xl.sock";
+
+/** Where a client looks for a daemon: for root, at the one that the system started when it has none of its own. */
+export const daemonSocketToAsk = (): string => {
+  const own = defaultDaemonSocket();
+  const isSystem = process.getuid!() === 0 && !existsSync(own) && existsSync(SYSTEM_DAEMON_SOCKET);
+  return isSystem ? SYSTEM_DAEMON_SOCKET : own;
+};
 
 /**
  * Makes the runtime directory, or checks the one that is there: in a directory where everybody may write, somebody else

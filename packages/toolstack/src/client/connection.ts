@@ -14,7 +14,7 @@ import type {
   UpdateRequest,
   VcpusView,
 } from "../daemon/api-types.ts";
-import { defaultDaemonSocket } from "../runtime-directory.ts";
+import { daemonSocketToAsk } from "../runtime-directory.ts";
 import { complain } from "../terminal.ts";
 import { ApiClient, type ApiRequest, type ApiStream } from "./api-client.ts";
 
@@ -146,4 +146,4 @@ const definitionPath = (name: string): string => `/v1/definitions/${encodeURICom
 
 /** The daemon at the socket that was named, or where it is by default. Nothing is asked yet. */
 export const connect = ({ socket }: ClientFlags): Connection =>
-  new Connection(new ApiClient(socket ?? defaultDaemonSocket(), complain));
+  new Connection(new ApiClient(socket ?? daemonSocketToAsk(), complain));

@@ -15,6 +15,7 @@ import {
   domainFlags,
   domainInfo,
   type DomainInfo,
+  findDomain,
   listDomains,
   VCPU_BLOCKED,
   VCPU_OFFLINE,
@@ -52,19 +53,16 @@ export const domainViews = (source: ViewSource): readonly DomainView[] => {
 
 /** One domain. */
 export const domainView = (source: ViewSource, guest: Guest): DomainView => {
-  const { hypervisor } = source.host;
-  const slot = listDomains(hypervisor).find((each) => isGuest(hypervisor.domains, each, guest));
-  return slot === undefined ? goneView(source, guest) : viewOfSlot(source, slot, source.memory.balloons());
+  const slot = slotOf(source.host, guest);
+  return slot < 0 ? goneView(source, guest) : viewOfSlot(source, slot, source.memory.balloons());
 };
 
 /** The control domain. */
 export const dom0View = (source: ViewSource): DomainView => viewOfSlot(source, DOM0_SLOT, new Map());
 
-const isGuest = (
-  { domid, generation }: { readonly domid: ArrayLike<number>; readonly generation: ArrayLike<number> },
-  slot: number,
-  guest: Guest,
-): boolean => domid[slot] === guest.domain.domid && generation[slot] === guest.domain.generation;
+/** Slot of this run of a domain; negative when it is gone. */
+const slotOf = ({ hypervisor }: Host, { domain }: Guest): number =>
+  findDomain(hypervisor, domain.domid, domain.generation);
 
 /** The DMA view is a slot of the hypervisor's, but no domain to anybody. */
 const visibleSlots = ({ hypervisor }: Host): readonly number[] => {
@@ -197,10 +195,10 @@ const dom0CpuSeconds = (): number => process.cpuUsage().user / 1e6;
 /** The virtual CPUs of a domain; none when it is gone. */
 export const vcpusView = ({ host }: ViewSource, guest: Guest): VcpusView => {
   const { vcpus, domains } = host.hypervisor;
-  const slot = listDomains(host.hypervisor).find((each) => isGuest(domains, each, guest));
-  const count = slot === undefined ? 0 : domains.vcpuCount[slot]!;
+  const slot = slotOf(host, guest);
+  const count = slot < 0 ? 0 : domains.vcpuCount[slot]!;
   const rows = Array.from({ length: count }, (_, vcpu) => {
-    const index = vcpus.index(slot!, vcpu);
+    const index = vcpus.index(slot, vcpu);
     const state = Atomics.load(vcpus.state, index);
     return {
       vcpu,
