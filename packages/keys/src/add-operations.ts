@@ -51,7 +51,7 @@ export const addKey = (state: KeyState, process: Process, request: AddRequest): 
   if (text.startsWith(".") && name.startsWith("keyring")) return -EPERM;
   const keyring = lookup(state, process, request.ring, KEY_WRITE, LOOKUP_CREATE);
   if (typeof keyring === "number") return keyring;
-  const target = { keyring, possessed: state.possessed };
+  const { possessed } = state;
   const type = state.types.get(name);
   if (type === undefined) return -ENODEV;
   if (type.instantiate === undefined || (text === "" && type.preparse === undefined)) return -EINVAL;
@@ -59,7 +59,7 @@ export const addKey = (state: KeyState, process: Process, request: AddRequest): 
   return withPreparsed(state, type, request.payload, (prepared) => {
     const description = text === "" ? (prepared.description ?? "") : text;
     if (description === "") return -EINVAL;
-    return createOrUpdate(state, process, { ...target, type, description, domain: "", prepared, request });
+    return createOrUpdate(state, process, { keyring, possessed, type, description, domain: "", prepared, request });
   });
 };
 

@@ -223,7 +223,7 @@ const createHelper = (state: KeyState, process: Process, authority: Key): Helper
   }
   const helper = new Process({ pid: 0, uid: 0, gid: 0 });
   helper.defaultRing = DEFAULT_RING.thread;
-  helper.helps = state.pin(target);
+  helper.helps = target;
   setSession(state, helper, session);
   state.put(session);
   state.processes.add(helper);
@@ -274,12 +274,11 @@ const runHelper = async (
 /** Lets go of all that a process has. */
 export const releaseProcess = (state: KeyState, process: Process): void => {
   if (!state.processes.delete(process)) return;
-  const { thread, process: own, session, authority, helps } = process;
+  const { thread, process: own, session, authority } = process;
   process.thread = undefined;
   process.process = undefined;
   process.session = undefined;
   process.authority = undefined;
   process.helps = undefined;
   for (const key of [thread, own, session, authority]) if (key !== undefined) state.put(key);
-  if (helps !== undefined) state.unpin(helps);
 };

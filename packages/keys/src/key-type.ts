@@ -21,8 +21,8 @@ export interface Preparsed {
 export interface Match {
   /** What was asked for: a byte string. */
   readonly description: string;
-  /** Whether a key of the type is wanted; by default one of exactly that description. */
-  compare: (key: Key) => boolean;
+  /** Whether a key of the type is wanted; undefined: one of exactly that description. */
+  compare: ((key: Key) => boolean) | undefined;
   /** Whether every key of a keyring is compared, not only the one of that description. */
   iterate: boolean;
 }

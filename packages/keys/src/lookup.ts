@@ -13,7 +13,7 @@ import { NEED_AUTHORITY, NEED_LATER, NEED_UNLINK, permits } from "./permission.t
 import { WAIT } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { newSession, processRing, setSession, threadRing, userRings } from "./rings.ts";
-import { exactly, reaches, Search, searchAll, type Searcher, type Wanted } from "./search.ts";
+import { exactly, reaches, Search, searchAll, type Searcher, SEARCHING, type Wanted } from "./search.ts";
 import type { KeyState } from "./state.ts";
 
 /** Numbers that name a keyring or key of the caller instead of a serial number. Source: uapi/linux/keyctl.h. */
@@ -57,12 +57,14 @@ export const searcherOf = (state: KeyState, process: Process): Searcher => {
   return { who: process, requester: lent?.requester };
 };
 
+/** A process without what it may search for others: authorities cannot be found that way. */
+const alone = (process: Process): Searcher => ({ who: process, requester: undefined });
+
 /** Searches all keyrings of a process: the key, or why there is none. `state.possessed` is set. */
 export const searchProcess = (state: KeyState, process: Process, wanted: Wanted): Key | number => {
   const search = new Search(state, process, wanted, state.errorPriority);
-  const searcher = searcherOf(state, process);
-  const usable = wanted.type === authorityType ? { ...searcher, requester: undefined } : searcher;
-  const error = searchAll(search, state, usable, state.errorPriority);
+  const searcher = wanted.type === authorityType ? alone(process) : searcherOf(state, process);
+  const error = searchAll(search, state, searcher, state.errorPriority);
   state.possessed = search.possessed;
   return error < 0 ? error : search.key!;
 };
@@ -78,7 +80,7 @@ export const possesses = (state: KeyState, process: Process, key: Key): boolean 
 /** The authorisation key for building the key with this serial, among the keyrings of a process: or why not. */
 export const findAuthority = (state: KeyState, process: Process, target: number): Key | number => {
   const description = (target >>> 0).toString(16);
-  const found = searchProcess(state, process, exactly(authorityType, description));
+  const found = searchProcess(state, process, exactly(authorityType, description, SEARCHING));
   if (found === -EAGAIN) return -ENOKEY;
   return typeof found !== "number" && (found.flags & KEY_REVOKED) !== 0 ? -EKEYREVOKED : found;
 };

@@ -80,7 +80,7 @@ export class OperationRunner {
   /** What the operation comes to after the wait: perhaps WAIT, for another key. */
   async #finish({ key, resume, building }: Awaited, wait: Wait, again: () => number): Promise<number> {
     if (building !== undefined) {
-      const result = await building;
+      const result = await building();
       if (result < 0) return result;
       const refusal = outcome(this.#state, key);
       return refusal < 0 ? refusal : key.serial;

@@ -22,7 +22,7 @@ export const fork = (state: KeyState, parent: Process, pid: number): Process => 
   const held = (key: Key | undefined): Key | undefined => (key === undefined ? undefined : state.get(key));
   child.session = held(parent.session);
   child.authority = held(parent.authority);
-  child.helps = parent.helps === undefined ? undefined : state.pin(parent.helps);
+  child.helps = parent.helps;
   child.defaultRing = parent.defaultRing;
   state.processes.add(child);
   return child;

@@ -71,7 +71,7 @@ export class Process implements Credentials {
   session: Key | undefined = undefined;
   /** The authorisation key that it assumed. */
   authority: Key | undefined = undefined;
-  /** The key whose construction it was started for, or its ancestor. */
+  /** The key whose construction it was started for, or its ancestor. No reference: once that is over, it means nothing. */
   helps: Key | undefined = undefined;
   /** One of DEFAULT_RING. */
   defaultRing: number = DEFAULT_RING.default;

@@ -1,4 +1,3 @@
-import { authorityOf } from "./authority.ts";
 import { EACCES, EAGAIN, ENOKEY } from "./errno.ts";
 import {
   beginConstruction,
@@ -15,7 +14,7 @@ import { KEY_LINK, KEY_WRITE, permits } from "./permission.ts";
 import { WAIT } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { wantedOf } from "./ring-operations.ts";
-import type { Wanted } from "./search.ts";
+import { REQUESTING, type Wanted } from "./search.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, bytesOf, type KeyText, typeName } from "./text.ts";
 
@@ -45,9 +44,8 @@ export const requestKey = (state: KeyState, process: Process, request: KeyReques
   }
   const type = state.types.get(name);
   if (type === undefined) return -ENOKEY;
-  const matched = wantedOf(type, description);
-  if (typeof matched === "number") return matched;
-  const wanted = { ...matched, skipsExpired: true };
+  const wanted = wantedOf(type, description, REQUESTING);
+  if (typeof wanted === "number") return wanted;
   const found = searchProcess(state, process, wanted);
   if (typeof found !== "number") return useFound(state, process, found, destination);
   if (found !== -EAGAIN) return found;
@@ -102,15 +100,15 @@ export const construct = (
   }
   state.pin(authority);
   state.put(authority);
-  const building = build(state, process, authority, options).then((result) => {
-    // Should the helper have left it as it was.
-    if (authorityOf(authority) !== undefined && result < 0) negateFailed(state, key);
+  const building = async (): Promise<number> => {
+    const result = await build(state, process, authority, options);
+    if ((key.flags & KEY_UNDER_CONSTRUCTION) !== 0) negateFailed(state, key);
     state.unpin(authority);
     return result;
-  });
-  state.awaited = { key, resume: () => serialOf(state, key), building };
-  // The wait has a pin of its own.
-  void building.then(() => state.unpin(key));
+  };
+  // The authority holds it, and the wait will.
+  state.unpin(key);
+  state.awaited = { key, resume: undefined, building };
   return WAIT;
 };
 

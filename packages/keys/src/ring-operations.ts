@@ -1,6 +1,6 @@
 import { EACCES, EAGAIN, EDEADLK, EEXIST, EINVAL, ENOENT, ENOKEY, ENOTDIR, EPERM } from "./errno.ts";
 import { type Key, KEY_KEEP, KEY_ROOT_CAN_CLEAR } from "./key.ts";
-import type { KeyType, Match } from "./key-type.ts";
+import type { KeyType } from "./key-type.ts";
 import { isKeyring, linksOf } from "./link-table.ts";
 import { clearKeyring, link as linkKey, move as moveKey, MOVE_EXCLUSIVE, unlink as unlinkKey } from "./links.ts";
 import { lookup, LOOKUP, LOOKUP_CREATE, LOOKUP_PARTIAL } from "./lookup.ts";
@@ -8,17 +8,15 @@ import { KEY_LINK, KEY_SEARCH, KEY_SETATTR, KEY_WRITE, NEED_OVERRIDE, NEED_UNLIN
 import type { Process } from "./process.ts";
 import { WAIT } from "./pending.ts";
 import { rejectAll, type Restriction } from "./restriction.ts";
-import { exactly, Search, type Wanted } from "./search.ts";
+import { exactly, type Manner, Search, SEARCHING, type Wanted } from "./search.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, type KeyText, typeName } from "./text.ts";
 
 /** What a caller looks for, with the type's own way of comparing: or what the type refuses. */
-export const wantedOf = (type: KeyType, description: string, domain = ""): Wanted | number => {
-  const wanted = exactly(type, description, domain);
-  if (type.matchPreparse === undefined) return wanted;
-  const match: Match = { ...wanted.match };
-  const refusal = type.matchPreparse(match);
-  return refusal < 0 ? refusal : { ...wanted, match };
+export const wantedOf = (type: KeyType, description: string, manner: Manner, domain = ""): Wanted | number => {
+  const wanted = exactly(type, description, manner, domain);
+  const refusal = type.matchPreparse?.(wanted.match) ?? 0;
+  return refusal < 0 ? refusal : wanted;
 };
 
 /** keyctl_clear(3): 0. */
@@ -97,7 +95,7 @@ export const search = (state: KeyState, process: Process, request: SearchRequest
   const type = state.types.get(name);
   if (type === undefined) return -ENOKEY;
   if (!isKeyring(keyring)) return -ENOTDIR;
-  const wanted = wantedOf(type, description);
+  const wanted = wantedOf(type, description, SEARCHING);
   if (typeof wanted === "number") return wanted;
   const walk = new Search(state, process, wanted, state.errorPriority);
   if (!walk.tree(keyring, possessed)) return walk.error === -EAGAIN ? -ENOKEY : walk.error;

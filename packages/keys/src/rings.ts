@@ -17,7 +17,7 @@ import {
   permits,
 } from "./permission.ts";
 import type { Credentials, Process } from "./process.ts";
-import { exactly, Search } from "./search.ts";
+import { exactly, Search, SHALLOW } from "./search.ts";
 import type { KeyState, QuotaMode } from "./state.ts";
 import { keyringType } from "./type-keyring.ts";
 
@@ -53,7 +53,8 @@ export const startKeyring = (state: KeyState, keyring: Key): void => {
 /** A new keyring, with one reference, its caller's: or -EINVAL for an empty name, -EDQUOT, or why it cannot be linked. */
 export const createRing = (state: KeyState, ring: NewRing): Key | number => {
   if (ring.description === "") return -EINVAL;
-  const keyring = state.allocate({ ...ring, type: keyringType, domain: "" });
+  const { description, uid, gid, permissions, quota } = ring;
+  const keyring = state.allocate({ type: keyringType, description, domain: "", uid, gid, permissions, quota });
   if (typeof keyring === "number") return keyring;
   startKeyring(state, keyring);
   const begun = ring.within === undefined ? 0 : beginLink(state, ring.within, keyring);
@@ -159,7 +160,7 @@ interface Registered {
 }
 
 const registered = (state: KeyState, who: Credentials, { within, description, linked }: Registered): Key | number => {
-  const wanted = { ...exactly(keyringType, description), recurses: false };
+  const wanted = exactly(keyringType, description, SHALLOW);
   const search = new Search(state, who, wanted, state.errorPriority);
   if (search.tree(within, true)) return search.key!;
   if (linksOf(within).find(wanted) !== undefined) return search.error;

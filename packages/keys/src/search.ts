@@ -17,9 +17,8 @@ const GO_ON = 0;
 const FOUND = 1;
 const REFUSED = 2;
 
-/** What is looked for, and how. */
-export interface Wanted extends KeyIndex {
-  readonly match: Match;
+/** How a search goes about it. */
+export interface Manner {
   /** Whether revoked, expired and negative keys are passed over. */
   readonly checksState: boolean;
   /** Whether expired keys are passed over without being an answer. */
@@ -28,15 +27,26 @@ export interface Wanted extends KeyIndex {
   readonly recurses: boolean;
 }
 
+/** As keyctl_search(3) does it. */
+export const SEARCHING: Manner = { checksState: true, skipsExpired: false, recurses: true };
+/** As request_key(2) does it. */
+export const REQUESTING: Manner = { checksState: true, skipsExpired: true, recurses: true };
+/** In one keyring only. */
+export const SHALLOW: Manner = { checksState: true, skipsExpired: false, recurses: false };
+
+/** What is looked for. */
+export interface Wanted extends KeyIndex {
+  readonly match: Match;
+  readonly manner: Manner;
+}
+
 /** A description, as it is, of a type. */
-export const exactly = (type: KeyType, description: string, domain = ""): Wanted => ({
+export const exactly = (type: KeyType, description: string, manner: Manner, domain = ""): Wanted => ({
   type,
   description,
   domain,
-  match: { description, compare: (key) => key.description === description && key.domain === domain, iterate: false },
-  checksState: true,
-  skipsExpired: false,
-  recurses: true,
+  match: { description, compare: undefined, iterate: false },
+  manner,
 });
 
 /** One walk through keyrings. `key` is what it found, `error` the answer if it found nothing. */
@@ -91,17 +101,24 @@ export class Search {
   #test(key: Key): number {
     const wanted = this.#wanted;
     if (key.type !== wanted.type) return GO_ON;
-    if (wanted.checksState) {
+    if (wanted.manner.checksState) {
       if (isGone(key)) return this.#record(-EKEYREVOKED);
-      if (this.#state.isExpired(key)) return wanted.skipsExpired ? REFUSED : this.#record(-EKEYEXPIRED);
+      if (this.#state.isExpired(key)) return wanted.manner.skipsExpired ? REFUSED : this.#record(-EKEYEXPIRED);
     }
-    if (!wanted.match.compare(key)) return GO_ON;
+    if (!this.#isWanted(key)) return GO_ON;
     if (!permits(key, KEY_SEARCH, this.#who, this.possessed)) {
       return this.#priority === "linux-6" ? this.#record(-EACCES) : REFUSED;
     }
-    if (wanted.checksState && key.state < 0) return this.#record(key.state);
+    if (wanted.manner.checksState && key.state < 0) return this.#record(key.state);
     this.key = key;
     return FOUND;
+  }
+
+  #isWanted(key: Key): boolean {
+    const { match, description, domain } = this.#wanted;
+    if (match.compare !== undefined) return match.compare(key);
+    // Unless all are looked at, it was found by its description.
+    return !match.iterate || (key.description === description && key.domain === domain);
   }
 
   #record(error: number): number {
@@ -119,7 +136,7 @@ export class Search {
       const key = links.find(this.#wanted);
       if (key !== undefined && this.#test(key) === FOUND) return true;
     }
-    if (!this.#wanted.recurses || depth >= DEPTH_MAX) return false;
+    if (!this.#wanted.manner.recurses || depth >= DEPTH_MAX) return false;
     for (const child of links.keyrings()) {
       if (permits(child, KEY_SEARCH, this.#who, this.possessed) && this.#enter(child, depth + 1)) return true;
     }

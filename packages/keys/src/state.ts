@@ -49,8 +49,8 @@ export interface Awaited {
   readonly key: Key;
   /** What it does then; undefined: it is tried again from the beginning. */
   readonly resume: (() => number) | undefined;
-  /** For whoever has the key built: the end of that, which cannot be interrupted. 0, or why it failed. */
-  readonly building?: Promise<number>;
+  /** For whoever has the key built: begins that, once the wait is known. It cannot be interrupted. 0, or why it failed. */
+  readonly building?: () => Promise<number>;
 }
 
 const SERIAL_MIN = 3;

@@ -11,6 +11,7 @@ import { settle } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { requestWanted } from "./request-operation.ts";
 import { wantedOf } from "./ring-operations.ts";
+import { REQUESTING } from "./search.ts";
 import { createRing } from "./rings.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, type KeyText } from "./text.ts";
@@ -72,12 +73,12 @@ export class TrustedInterface {
     const type = typeof name === "number" ? undefined : this.#state.types.get(name);
     if (type === undefined) return -ENOKEY;
     if (typeof description === "number") return description;
-    const matched = wantedOf(type, description, domain);
-    if (typeof matched === "number") return matched;
+    const wanted = wantedOf(type, description, REQUESTING, domain);
+    if (typeof wanted === "number") return wanted;
     const told = typeof callout === "string" ? Buffer.from(callout, "utf8") : callout;
     let found: KeyReference | undefined;
     const request = {
-      wanted: { ...matched, skipsExpired: true },
+      wanted,
       callout: told ?? null,
       aux,
       // Between the moment in which the key is known and that in which the caller goes on, this keeps it.

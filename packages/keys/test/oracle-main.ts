@@ -10,10 +10,11 @@ const steps = Number(values.steps ?? 100_000);
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 /** Links of revoked keys go after five minutes; a run is over long before. */
 const RUN_STEPS = 5000;
+const results = new Map<string, number>();
 
 console.log(`seed ${seed}, ${steps} steps`);
 for (let done = 0; done < steps; done += RUN_STEPS) {
-  const run = new OracleRun(seed + done);
+  const run = new OracleRun(seed + done, results);
   try {
     await run.prepare();
     await run.steps(Math.min(RUN_STEPS, steps - done));
@@ -23,4 +24,5 @@ for (let done = 0; done < steps; done += RUN_STEPS) {
   }
   if (steps > RUN_STEPS) console.log(`${done + RUN_STEPS} steps`);
 }
-console.log(`${steps} steps agree`);
+const counts = [...results].toSorted().map(([name, count]) => `${name} ${count}`);
+console.log(`${counts.join(", ")}\n${steps} steps agree`);

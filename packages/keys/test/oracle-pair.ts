@@ -28,12 +28,19 @@ export class FollowingClock extends ManualClock {
     super(Math.floor(Date.now() / REAL_CLOCK_MS));
   }
 
-  /** Moves on to the machine's second, and away from the end of one. */
+  /** Moves on to the machine's second, and away from where one ends: the kernel's may be a tick behind. */
   follow(): void {
-    if (Date.now() % REAL_CLOCK_MS > REAL_CLOCK_MS - 3) pause(4);
+    while (Math.abs((Date.now() % REAL_CLOCK_MS) - REAL_CLOCK_MS / 2) > REAL_CLOCK_MS / 2 - 12) pause(3);
     const now = Math.floor(Date.now() / REAL_CLOCK_MS);
     this.advance(now - this.#second);
     this.#second = now;
+  }
+
+  /** Waits until this many seconds have begun. */
+  pass(seconds: number): void {
+    const end = Math.floor(Date.now() / REAL_CLOCK_MS) + seconds;
+    while (Date.now() < end * REAL_CLOCK_MS) pause(10);
+    this.follow();
   }
 }
 

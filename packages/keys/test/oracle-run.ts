@@ -1,5 +1,6 @@
 /** A run of random operations on both sides, which are compared after each of them. */
 import { existsSync, readFileSync } from "node:fs";
+import { keyErrorName } from "../src/index.ts";
 import { Difference, Pair, pause, type Twin } from "./oracle-pair.ts";
 import { randomStep, type Step, USERS } from "./oracle-steps.ts";
 import { Random } from "./random.ts";
@@ -7,6 +8,7 @@ import { Random } from "./random.ts";
 /** Steps between two comparisons of everything. */
 const COMPARE_EVERY = 20;
 const LATER_TRIES = 500;
+const EDQUOT = 122;
 
 /** What is the same in both lists of keys. The count of references is not: the kernel's includes what is not yet freed. */
 const KEY_LINE = /^(?<serial>[0-9a-f]{8}) (?<flags>\S{7}) +(?<usage>\d+) +(?<time>\S+) (?<rest>.*)$/;
@@ -20,9 +22,12 @@ export class OracleRun {
   readonly #dying: Twin[] = [];
   readonly #spared = new Set<number>();
   readonly #trail: string[] = [];
+  readonly #results: Map<string, number>;
   #uid = 0;
 
-  constructor(seed: number) {
+  /** The results are counted by operation and error. */
+  constructor(seed: number, results: Map<string, number>) {
+    this.#results = results;
     this.#random = new Random(seed);
     this.#pair = new Pair(this.#random.bits);
     this.#pair.startsNoHelpers = !existsSync("/sbin/request-key");
@@ -55,7 +60,7 @@ export class OracleRun {
   /** Does this many random operations. */
   async steps(count: number): Promise<void> {
     for (let index = 0; index < count; index += 1) {
-      if (this.#random.chance(0.06)) this.#become(this.#random.pick(USERS));
+      if (this.#random.chance(0.03)) this.#become(this.#random.pick(USERS));
       await this.#do(randomStep(this.#context()));
       if (index % COMPARE_EVERY === COMPARE_EVERY - 1) await this.#compareAll();
     }
@@ -94,8 +99,15 @@ export class OracleRun {
     this.#note(step.text);
     if (step.findsByName === true) this.#settle();
     const mine = await this.#pair.now(step.mine());
-    const kernels = step.kernels();
+    let kernels = step.kernels();
+    // What is gone on my side may still count on the other.
+    for (let tries = 0; kernels === -EDQUOT && mine !== -EDQUOT && tries < LATER_TRIES; tries += 1) {
+      pause(2);
+      kernels = step.kernels();
+    }
     this.#note(`  = ${mine} / ${kernels}`);
+    const name = `${step.text.split(" ")[0]} ${mine < 0 ? (keyErrorName(mine) ?? mine) : "ok"}`;
+    this.#results.set(name, (this.#results.get(name) ?? 0) + 1);
     if (step.yieldsSerial && mine > 0 && kernels > 0) this.#pair.match(mine, kernels, step.text);
     else this.#pair.same(step.text, mine, kernels);
     this.#bury();
@@ -169,7 +181,13 @@ export class OracleRun {
     const mine = linesBySerial(this.#pair.service.procKeys(this.#pair.caller));
     const kernels = linesBySerial(readFileSync("/proc/keys", "latin1"));
     for (const twin of this.#pair.twins) {
-      this.#pair.same(`line of ${twin.mine}/${twin.kernels}`, mine.get(twin.mine), kernels.get(twin.kernels));
+      const [own, other] = [mine.get(twin.mine), kernels.get(twin.kernels)];
+      const what = `line of ${twin.mine}/${twin.kernels}`;
+      this.#pair.same(what, own?.text, other?.text);
+      // A second may have ended between the two sides' operations.
+      if (own !== undefined && other !== undefined && Math.abs(own.seconds - other.seconds) > 2) {
+        throw new Difference(`${what}: ${own.seconds} and ${other.seconds} seconds left`);
+      }
     }
   }
 
@@ -188,18 +206,33 @@ export class OracleRun {
       if (kernel.keyctl(7, ring) < 0) kernel.keyctl(21, ring);
     }
     if (session > 0 && user > 0) kernel.keyctl(8, user, session);
+    // The persistent keyring would outlive the run.
+    kernel.join(null);
+    const persistent = kernel.keyctl(22, -1, -3);
+    if (persistent > 0) kernel.keyctl(21, persistent);
+    this.#pair.clock.pass(1);
   }
 }
 
 const serials = (bytes: Buffer, size: number): readonly number[] =>
   Array.from({ length: size / 4 }, (_, index) => bytes.readInt32LE(4 * index));
 
-const linesBySerial = (text: string): Map<number, string> => {
-  const lines = new Map<number, string>();
+interface KeyLine {
+  readonly text: string;
+  /** What is left of its time as far as it is shown; of less than two minutes. */
+  readonly seconds: number;
+}
+
+const linesBySerial = (text: string): Map<number, KeyLine> => {
+  const lines = new Map<number, KeyLine>();
   for (const line of text.split("\n")) {
     const found = KEY_LINE.exec(line)?.groups;
-    if (found !== undefined)
-      lines.set(Number.parseInt(found["serial"]!, 16), `${found["flags"]} ${found["time"]} ${found["rest"]}`);
+    if (found === undefined) continue;
+    const time = found["time"]!;
+    const isShort = /^\d+s$|^1m$/.test(time);
+    const seconds = isShort ? Number.parseInt(time, 10) * (time.endsWith("m") ? 60 : 1) : 0;
+    const rest = `${found["flags"]} ${isShort ? "soon" : time} ${found["rest"]}`;
+    lines.set(Number.parseInt(found["serial"]!, 16), { text: rest, seconds });
   }
   return lines;
 };

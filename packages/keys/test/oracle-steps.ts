@@ -19,14 +19,18 @@ export interface Step {
 /** Users of the test; user 0 never touches its own user keyrings, which others use too. */
 export const USERS = [0, 64_101, 64_102] as const;
 
-const TYPES = ["user", "user", "user", "logon", "keyring", "keyring", "nonesuch", ".dead", ""] as const;
-const DESCRIPTIONS = ["a", "b", "c", "d:e", "long description of a key", ".dot", ""] as const;
+const TYPES = [
+  ...["user", "user", "user", "user", "user", "user", "logon", "logon"],
+  ...["keyring", "keyring", "keyring", "keyring", "keyring", "nonesuch", ".dead", ""],
+] as const;
+const DESCRIPTIONS = ["a", "a", "b", "b", "c", "d:e", "d:e", "long description of a key", ".dot", ""] as const;
 const RINGS = ["r1", "r2", "r3", "r4"] as const;
 const MASKS = [
+  0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f0000, 0x3f3f0000, 0x3f3f3f00,
   0x3f3f0000, 0x3f010000, 0x3f000000, 0x013f0000, 0x3f3f3f3f, 0x3f3f3f00, 0x1f1f0000, 0x3f003f00, 0x003f0000,
   0x37010000, 0x0, 0x40000000, 0x3b3f0000, 0x2f3f0000,
 ] as const;
-const SPECIALS = [-1, -2, -3, -3, -3, -3, -4, -5, -6, -7, -8, -9, 0] as const;
+const SPECIALS = [-1, -1, -2, -2, -3, -3, -3, -3, -3, -3, -3, -4, -4, -5, -5, -6, -7, -8, -9, 0] as const;
 
 type Make = (context: Context) => Step;
 
@@ -56,15 +60,25 @@ const anyKey = (context: Context): Twin => {
   const { pair, random, gone } = context;
   if (random.chance(0.2) || pair.twins.length === 0) return special(context);
   if (gone.length > 0 && random.chance(0.05)) return random.pick(gone);
-  return random.pick(pair.twins);
+  return mostlyFound(context, pair.twins);
+};
+
+/** One of these; mostly one that the caller can find, or else nearly everything would be refused. */
+const mostlyFound = ({ pair, random }: Context, twins: readonly Twin[]): Twin => {
+  let twin = random.pick(twins);
+  for (let tries = random.below(12); tries > 0; tries -= 1) {
+    if (Number(pair.service.getKeyringId(pair.caller, twin.mine, false)) > 0) break;
+    twin = random.pick(twins);
+  }
+  return twin;
 };
 
 /** A keyring, mostly. */
 const anyRing = (context: Context): Twin => {
-  if (context.random.chance(0.3)) return special(context);
-  if (context.random.chance(0.1)) return anyKey(context);
+  if (context.random.chance(0.4)) return special(context);
+  if (context.random.chance(0.05)) return anyKey(context);
   const rings = context.pair.twins.filter(({ mine }) => context.pair.isRing(mine));
-  return rings.length === 0 ? special(context) : context.random.pick(rings);
+  return rings.length === 0 ? special(context) : mostlyFound(context, rings);
 };
 
 const spared = (context: Context, choose: (context: Context) => Twin): Twin => {
@@ -79,7 +93,8 @@ const words = (context: Context): { readonly type: string; readonly description:
   const { random } = context;
   const type = random.pick(TYPES);
   const description = type === "keyring" && random.chance(0.9) ? random.pick(RINGS) : random.pick(DESCRIPTIONS);
-  const size = type === "keyring" && random.chance(0.95) ? 0 : random.pick([1, 5, 32, 0, 200, 33_000]);
+  const size =
+    type === "keyring" && random.chance(0.95) ? 0 : random.pick([1, 5, 32, 32, 200, 200, 6000, 6000, 6000, 0, 33_000]);
   return { type, description, payload: Buffer.alloc(size, random.below(256)) };
 };
 
@@ -258,7 +273,7 @@ const move: Make = (context) => {
   const key = anyKey(context);
   const from = anyRing(context);
   const to = anyRing(context);
-  const flags = random.pick([0, 0, 1, 2]);
+  const flags = random.pick([0, 0, 0, 0, 1, 1, 2]);
   return {
     text: `move ${show(key)} from ${show(from)} to ${show(to)} flags ${flags}`,
     mine: () => pair.service.move(pair.caller, key.mine, from.mine, to.mine, flags),
@@ -337,26 +352,69 @@ const security = bytes("get security of", 17, ({ service, caller }, id, target) 
   service.getSecurity(caller, id, target),
 );
 
+/** A key that is expired before the next operation. */
+const expire: Make = (context) => {
+  const { pair } = context;
+  const key = spared(context, anyKey);
+  return {
+    text: `expire ${show(key)}`,
+    mine: () => pair.service.setTimeout(pair.caller, key.mine, 1),
+    kernels: () => {
+      const result = pair.kernel.keyctl(15, key.kernels, 1);
+      if (result === 0) pair.clock.pass(2);
+      return result;
+    },
+    yieldsSerial: false,
+  };
+};
+
+const getPersistent: Make = (context) => {
+  const { pair, random, uid } = context;
+  const ring = anyRing(context);
+  const wanted = uid === 0 ? random.pick(USERS.slice(1)) : random.pick([-1, ...USERS]);
+  return {
+    text: `persistent keyring of ${wanted} into ${show(ring)}`,
+    mine: () => pair.service.getPersistent(pair.caller, wanted, ring.mine),
+    kernels: () => pair.kernel.keyctl(22, wanted, ring.kernels),
+    yieldsSerial: true,
+  };
+};
+
+const refuse: Make = (context) => {
+  const { pair, random } = context;
+  const key = anyKey(context);
+  const error = random.pick([0, 1, 126, 512, 4095, 5000]);
+  return {
+    text: `reject ${show(key)} with ${error}`,
+    mine: () => pair.service.reject(pair.caller, key.mine, { seconds: 5, error, ring: 0 }),
+    kernels: () => pair.kernel.keyctl(19, key.kernels, 5, error, 0),
+    yieldsSerial: false,
+  };
+};
+
 const WEIGHTS: readonly (readonly [number, Make])[] = [
   [18, add],
   [6, request],
   [8, search],
   [4, update],
-  [2, revoke],
+  [1, revoke],
   [1, invalidate],
   [2, clear],
   [1, assume],
   [1, instantiate],
   [4, getId],
-  [1.5, join],
+  [2.5, join],
   [3, chown],
-  [5, setPermissions],
+  [9, setPermissions],
   [8, link],
   [6, unlink],
   [6, move],
   [2, setTimeout],
   [1, setDefaultRing],
   [0.5, restrict],
+  [0.06, expire],
+  [0.5, getPersistent],
+  [0.5, refuse],
   [6, read],
   [5, describe],
   [1, security],

@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { KeyService, KeyType } from "../src/index.ts";
+import { errorOf, linksIn, onBench, SESSION } from "./kit.ts";
+
+describe("types that build their keys themselves", () => {
+  const built: unknown[] = [];
+  const type = (service: () => KeyService): KeyType => ({
+    name: "own",
+    preparse: () => 0,
+    instantiate: (key, prepared) => {
+      key.payload = Buffer.from(prepared.bytes).toString();
+      return 0;
+    },
+    read: (key, target) => {
+      const text = Buffer.from(String(key.payload));
+      if (target !== undefined && target.length >= text.length) target.set(text);
+      return text.length;
+    },
+    requestKey: (authority, aux) => {
+      built.push(aux);
+      if (aux === "throw") throw new Error("secret in a message");
+      if (aux === "forget") return;
+      if (aux === "reject") service().trusted.reject(authority, { seconds: 5, error: 5 });
+      else service().trusted.instantiate(authority, Buffer.from(`${Buffer.from(authority.callout).toString()}!`));
+      service().trusted.completeRequest(authority, 0);
+    },
+  });
+
+  it(
+    "get what the caller in the process passed on, and hand over a key that is linked nowhere",
+    onBench(async (bench) => {
+      const { service } = bench;
+      assert.equal(service.registerType(type(() => service)), 0);
+      assert.equal(errorOf(service.registerType(type(() => service))), "EEXIST");
+      const asker = bench.process();
+      const aux = { socket: 1 };
+      const found = await service.trusted.requestKeyWithAuxdata(asker, "own", "o", { callout: "hello", aux });
+      assert.ok(typeof found === "object");
+      assert.equal(built.at(-1), aux);
+      const target = Buffer.alloc(6);
+      assert.equal(found.read(target), 6);
+      assert.equal(target.toString(), "hello!");
+      assert.deepEqual(linksIn(service, asker, SESSION), []);
+      assert.equal(bench.upcalls.length, 0);
+      found.release();
+      assert.throws(() => found.read(), TypeError);
+      const refused: (string | number)[] = [];
+      for (const each of ["throw", "forget", "reject"]) {
+        const result = await service.trusted.requestKeyWithAuxdata(asker, "own", each, { callout: "c", aux: each });
+        assert.ok(typeof result === "number");
+        refused.push(errorOf(result));
+      }
+      assert.deepEqual(refused, ["ENOKEY", "ENOKEY", "EIO"]);
+      const nothing = await service.trusted.requestKeyWithAuxdata(asker, "own", "o");
+      assert.equal(nothing, -126, "without a callout it is only searched for");
+    }),
+  );
+});
