@@ -1,8 +1,9 @@
 import { Authority, authorityOf, authorityType } from "./authority.ts";
-import { EACCES, EINVAL, EIO, EKEYREVOKED, ENOENT, ENOKEY, EPERM } from "./errno.ts";
+import { EACCES, EINVAL, EIO, EKEYREVOKED, ENOENT, ENOKEY, ENOTDIR, EPERM } from "./errno.ts";
 import { defaultPermissions } from "./add-operations.ts";
 import { instantiateAndLink, rejectAndLink, revoke, unparsed } from "./instantiation.ts";
 import { type Key, KEY_REVOKED, KEY_UNDER_CONSTRUCTION } from "./key.ts";
+import { isKeyring } from "./link-table.ts";
 import { beginLink, commitLink, link } from "./links.ts";
 import { searchProcess, validate } from "./lookup.ts";
 import { KEY_LINK, KEY_READ, KEY_SEARCH, KEY_VIEW, KEY_WRITE, permissionMask, permits } from "./permission.ts";
@@ -67,7 +68,7 @@ export interface Begun {
   readonly isPresent: boolean;
 }
 
-/** Makes a key to be built and links it: or -EPERM, -EACCES, -EDQUOT, -EINVAL, -EKEYREVOKED. Restrictions are not asked. */
+/** Makes a key to be built and links it: or -EPERM, -EACCES, -EDQUOT, -EINVAL, -ENOTDIR, -EKEYREVOKED. Restrictions are not asked. */
 export const beginConstruction = (state: KeyState, process: Process, construction: Construction): Begun | number => {
   const { wanted } = construction;
   if (wanted.type === keyringType) return -EPERM;
@@ -76,6 +77,10 @@ export const beginConstruction = (state: KeyState, process: Process, constructio
   const destination = chosen ?? undefined;
   const key = allocateTarget(state, process, wanted);
   if (typeof key === "number") return key;
+  if (destination !== undefined && !isKeyring(destination)) {
+    state.put(key);
+    return -ENOTDIR;
+  }
   // Functions of types may have added it meanwhile.
   const present = searchProcess(state, process, wanted);
   if (typeof present !== "number") {

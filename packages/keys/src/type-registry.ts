@@ -1,4 +1,4 @@
-import { EEXIST, EINVAL, ENOENT } from "./errno.ts";
+import { EEXIST, EINVAL, ENOENT, EPERM } from "./errno.ts";
 import { dropAuthority } from "./instantiation.ts";
 import { holdersOf, type Key, KEY_DEAD, KEY_UNDER_CONSTRUCTION, POSITIVE } from "./key.ts";
 import type { KeyType } from "./key-type.ts";
@@ -7,6 +7,7 @@ import { dropLink } from "./links.ts";
 import { rejectAll } from "./restriction.ts";
 import type { KeyState } from "./state.ts";
 import { byteString } from "./text.ts";
+import { keyringType } from "./type-keyring.ts";
 
 const NAME_BYTES_MAX = 31;
 
@@ -22,10 +23,11 @@ export const registerType = (state: KeyState, type: KeyType): number => {
   return 0;
 };
 
-/** Forgets a type: its keys are dead, and keyrings restricted to it take nothing more. 0, or -ENOENT. */
+/** Forgets a type: its keys are dead, and keyrings restricted to it take nothing more. 0, -ENOENT, or -EPERM for keyrings. */
 export const unregisterType = (state: KeyState, name: string): number => {
   const type = state.types.get(name);
   if (type === undefined) return -ENOENT;
+  if (type === keyringType) return -EPERM;
   state.types.delete(name);
   for (const key of state.keys.values()) {
     if (key.type === type) kill(state, key);

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import {
   type Answer,
+  defaultLimits,
+  type Key,
   KEY_SPEC,
   keyErrorName,
   KeyService,
@@ -12,6 +14,8 @@ import {
   settle,
   type Upcall,
 } from "../src/index.ts";
+import { KeyState } from "../src/state.ts";
+import { userType } from "../src/type-user.ts";
 import { Random } from "./random.ts";
 
 export const SESSION = KEY_SPEC.session;
@@ -134,4 +138,20 @@ export const assumeAndBuild = async (
 ): Promise<number> => {
   ok(await settle(service.assumeAuthority(helper, target)));
   return await settle(service.instantiate(helper, target, bytes(payload), 0));
+};
+
+/** A state of nothing but one key, for what no operation can bring about. */
+export const emptyState = (): { readonly state: KeyState; readonly key: Key } => {
+  const state = new KeyState({
+    clock: new ManualClock(),
+    random: new Random(1).bits,
+    payloads: new MemoryPayloadStore(),
+    limits: defaultLimits,
+    errorPriority: "documented",
+    detectsSelfWait: true,
+  });
+  const index = { type: userType, description: "k", domain: "" };
+  const key = state.allocate({ ...index, uid: 0, gid: 0, permissions: OPEN, quota: "none" });
+  assert.ok(typeof key !== "number");
+  return { state, key };
 };

@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { keyErrorName } from "../src/index.ts";
 import { Difference, Pair, pause, type Twin } from "./oracle-pair.ts";
-import { randomStep, type Step, USERS } from "./oracle-steps.ts";
+import { USERS } from "./oracle-choices.ts";
+import { randomStep, type Step } from "./oracle-steps.ts";
 import { Random } from "./random.ts";
 
 /** Steps between two comparisons of everything. */
