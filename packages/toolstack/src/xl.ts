@@ -1,3 +1,4 @@
-import { main } from "./program.ts";
+import { quickList } from "./quick-list.ts";
 
-process.exitCode = await main(process.argv.slice(2));
+const words = process.argv.slice(2);
+process.exitCode = (await quickList(words)) ?? (await (await import("./program.ts")).main(words));

@@ -7,6 +7,7 @@ import type { ServerResponse } from "node:http";
 import path from "node:path";
 import { after, describe, it } from "node:test";
 import { type Answer, type Asked, FakeDaemon } from "./fake-daemon.ts";
+import { QUICK_OPTIONS } from "../src/quick-list.ts";
 import { dom0, view } from "./views.ts";
 import { Workbench } from "./xl-harness.ts";
 
@@ -82,6 +83,29 @@ describe("what the daemon is asked", () => {
       assert.deepEqual(seen, expected);
     });
   }
+});
+
+describe("xl list without the grammar", () => {
+  it("has the options that the grammar has", async () => {
+    const { stdout } = await bench.xl(["list", "--help"]);
+    const options = [...stdout.matchAll(/^ {2}(?:-(\w), )?--(\w+)( <\w+>)? /gm)].map(([, short, name, value]) => [
+      name,
+      { type: value === undefined ? "boolean" : "string", ...(short === undefined ? {} : { short }) },
+    ]);
+    const { help: _, version: __, ...ours } = Object.fromEntries(options) as Record<string, unknown>;
+    assert.deepEqual(ours, QUICK_OPTIONS);
+  });
+  it("leaves help and mistakes to it", async () => {
+    for (const words of [
+      ["list", "--halp"],
+      ["list", "--socket"],
+      ["list", "--json=1"],
+    ]) {
+      const { code, stderr } = await bench.xl(words);
+      assert.equal(code, 125);
+      assert.match(stderr, /^error: /);
+    }
+  });
 });
 
 describe("exit codes", () => {
@@ -299,22 +323,19 @@ describe("what xl loads", () => {
     /node_modules\/((?:@[\w-]+\/)?[\w-]+)\//.exec(url)?.[1] ??
     url.replace(/^.*\/packages\/(\w+)\/(?:dist\/src\/)?/, "$1/");
 
-  it("to list domains: the command, the client and commander, nothing else", async () => {
+  it("to list domains: the command and the client, nothing else", async () => {
     const loaded = new Set((await loadedBy(["list"])).map(shorten));
     assert.deepEqual([...loaded].toSorted(), [
       "abi/error.js",
-      "commander",
       "toolstack/bin/xl.js",
       "toolstack/client/api-client.js",
       "toolstack/client/connection.js",
       "toolstack/client/format.js",
       "toolstack/commands/list.js",
       "toolstack/commands/report.js",
-      "toolstack/domain-program.js",
-      "toolstack/program.js",
+      "toolstack/quick-list.js",
       "toolstack/runtime-directory.js",
       "toolstack/terminal.js",
-      "toolstack/xenstore-program.js",
       "toolstack/xl.js",
     ]);
   });
