@@ -8,6 +8,7 @@
  *   touch        writes every page it is given, for ever
  *   deaf         never looks at its target
  *   alternate N  takes N pages in a row and gives every second one back, past the library
+ *   liar         writes its own target, and nonsense where its balloon's statistics stand
  *   granted      gives a page back that it has granted to the control domain
  */
 #include "c-check.h"
@@ -77,6 +78,22 @@ static void alternate(uint32_t count) {
   xen_event_loop();
 }
 
+static void liar(void) {
+  static const char *const values[] = {"4294967295", "-1", "99999999999999999999", "a lot", ""};
+  int refused = xenstore_write(XENSTORE_NO_TX, "memory/target", "4", 1);
+  refused = refused == -XEN_EACCES && xenstore_write(XENSTORE_NO_TX, "memory/static-max", "4", 1) == -XEN_EACCES;
+  xen_printk("target %s\n", refused ? "refused" : "taken");
+  for (uint32_t i = 0;; i++) {
+    const char *value = values[i % 5];
+    uint32_t length = 0;
+    while (value[length] != 0) length++;
+    xenstore_write(XENSTORE_NO_TX, "data/balloon/retry_count", value, length);
+    xenstore_write(XENSTORE_NO_TX, "data/balloon/max_retry_count", value, length);
+    xenstore_write(XENSTORE_NO_TX, "data/balloon/info/current_kb", value, length);
+    xen_sleep_until(xen_time_ns() + 1000000);
+  }
+}
+
 static void granted(void) {
   char *page = xen_pages_alloc(0);
   page[0] = 42;
@@ -112,6 +129,7 @@ void xen_main(const struct start_info *start) {
   if (begins(text, "take")) take(number);
   if (begins(text, "touch")) touch();
   if (begins(text, "alternate")) alternate(number);
+  if (begins(text, "liar")) liar();
   if (begins(text, "granted")) granted();
   xen_event_loop();
 }

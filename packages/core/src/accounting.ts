@@ -191,6 +191,30 @@ export const setClaim = (hypervisor: Hypervisor, slot: number, pages: number): n
   return result;
 };
 
+/**
+ * As `setClaim`, in place of the claim that the domain has, and without harm when it owns `pages` already: then it has
+ * none. -EINVAL: `pages` is more than it may own, or it is dying, -ENOMEM: too little is free; the old claim stays.
+ */
+export const replaceClaim = (hypervisor: Hypervisor, slot: number, pages: number): number => {
+  const { domains, frames, locks } = hypervisor;
+  const lock = locks.id("pages", slot);
+  const allocator = locks.id("allocator");
+  locks.acquire(lock);
+  locks.acquire(allocator);
+  const held = domains.claim[slot]!;
+  const more = Math.max(0, pages - domains.totPages[slot]!) - held;
+  let result = 0;
+  if (!(pages >= 0 && pages <= domains.maxPages[slot]!) || !isAlive(hypervisor, slot)) result = -EINVAL;
+  else if (more > frames.totals[TOTAL_FREE]! - frames.totals[TOTAL_CLAIMED]!) result = -ENOMEM;
+  else {
+    domains.claim[slot] = held + more;
+    Atomics.add(frames.totals, TOTAL_CLAIMED, more);
+  }
+  locks.release(allocator);
+  locks.release(lock);
+  return result;
+};
+
 /** Whether the domain in `slot` exists and is not dying: only then may it come to own more. */
 export const isAlive = (hypervisor: Hypervisor, slot: number): boolean => {
   const state = hypervisor.domains.stateOf(slot);

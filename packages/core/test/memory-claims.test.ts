@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
-import { assignPages, outstandingClaims, unassignPages } from "../src/accounting.ts";
+import { assignPages, outstandingClaims, replaceClaim, unassignPages } from "../src/accounting.ts";
 import { allocateFrames, freeFrameCount, freeFrames } from "../src/buddy.ts";
 import { beginDestroy, continueDestroy, setMaxPages } from "../src/index.ts";
 import {
@@ -42,6 +42,37 @@ describe("claim_pages", () => {
     assert.equal(outstandingClaims(world.hypervisor), 30);
     assert.equal(decrease(guest, range(0, 20)), 20);
     assert.equal(outstandingClaims(world.hypervisor), 30);
+    settle(world);
+  });
+  it("can be replaced in one step: by more, by less, by what the domain owns already; a refusal leaves the old one", () => {
+    const world = createWorld({ machineFrames: 100, framesPerBank: 128, bankCount: 1 });
+    const [one, two] = [addGuest(world, 60), addGuest(world, 100)];
+    const { hypervisor } = world;
+    const free = freeFrameCount(hypervisor);
+    const steps = [
+      [SYSTEM_PAGES + 10, 0, 10],
+      [SYSTEM_PAGES + 30, 0, 30],
+      [SYSTEM_PAGES + 20, 0, 20],
+      [SYSTEM_PAGES + 61, -abi.EINVAL, 20],
+      [-1, -abi.EINVAL, 20],
+      [Number.NaN, -abi.EINVAL, 20],
+      [SYSTEM_PAGES, 0, 0],
+      [SYSTEM_PAGES + 20, 0, 20],
+      [0, 0, 0],
+      [SYSTEM_PAGES + 20, 0, 20],
+    ] as const;
+    for (const [pages, result, claimed] of steps) {
+      assert.equal(replaceClaim(hypervisor, one.slot, pages), result, `${pages}`);
+      assert.equal(outstandingClaims(hypervisor), claimed, `${pages}`);
+    }
+    const rest = free - 20;
+    assert.equal(replaceClaim(hypervisor, two.slot, SYSTEM_PAGES + rest + 1), -abi.ENOMEM);
+    assert.equal(replaceClaim(hypervisor, two.slot, SYSTEM_PAGES + rest), 0);
+    assert.equal(replaceClaim(hypervisor, one.slot, SYSTEM_PAGES + 21), -abi.ENOMEM);
+    assert.equal(outstandingClaims(hypervisor), free);
+    beginDestroy(hypervisor, two.slot);
+    assert.equal(replaceClaim(hypervisor, two.slot, SYSTEM_PAGES + 1), -abi.EINVAL);
+    assert.equal(outstandingClaims(hypervisor), 20);
     settle(world);
   });
   it("keeps others from what is set aside, the hypervisor too", () => {

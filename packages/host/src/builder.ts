@@ -10,6 +10,7 @@
 import { EFAULT, errnoName, XENMAPSPACE_shared_info, XenolithError, start_info } from "@xenolith/abi";
 import { addToPhysmap, GuestMemory, MAX_PAGES_MAX, setMaxPages } from "@xenolith/core";
 import { segmentBytes } from "@xenolith/loader";
+import { claimFrames } from "./memory-claim.ts";
 import { FRAMES_PER_PAGE, populateHoles } from "./guest-heap.ts";
 import type { HostContext } from "./host-context.ts";
 import type { BootImage } from "./image.ts";
@@ -33,6 +34,8 @@ export interface BuildPlan {
   readonly image: BootImage;
   /** Most frames that the domain may own. */
   readonly pagesMax: number;
+  /** Frames set aside for it before anything is populated. */
+  readonly claimPages: number;
   /** For Xen-style guests. */
   readonly commandLine: string;
 }
@@ -56,6 +59,7 @@ export const buildDomain = (context: HostContext, plan: BuildPlan): Built => {
   const minimumPages = manifest.memory?.minimumPages ?? 0;
   const isRinged = hasRings(manifest);
   setMaxPages(hypervisor, slot, Math.min(plan.pagesMax, MAX_PAGES_MAX));
+  if (plan.claimPages > 0) claimFrames(hypervisor, slot, plan.claimPages);
   populate(context, plan, 0, minimumPages * FRAMES_PER_PAGE);
   hostTable.memoryPages[slot] = minimumPages;
   const pagesMax = manifest.memory === null ? 0 : (manifest.memory.maximumPages ?? PAGES_MAX);

@@ -56,7 +56,9 @@ export const assembleDomain = async (
     hostTable.reset(slot, hypervisor.geometry.vcpusPerDomain);
     space = spaces.take();
     attach(context, slot, space);
-    const plan = { slot, image, pagesMax, commandLine: options.commandLine ?? "" };
+    const { commandLine = "", memoryClaimBytes = 0 } = options;
+    const claimPages = extraFramesOf(memoryClaimBytes, machineFrames);
+    const plan = { slot, image, pagesMax, claimPages, commandLine };
     const { startInfo, rings } = buildDomain(context, plan);
     const name = options.name ?? String(hypervisor.domains.domid[slot]);
     const wasi = wasiConfiguration(options, name, files);

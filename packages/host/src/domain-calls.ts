@@ -32,6 +32,11 @@ export class DomainCalls {
     return this.#pending.size;
   }
 
+  /** Whether there is a function of this name to call. */
+  has(name: string): boolean {
+    return this.#find(name) !== undefined;
+  }
+
   /**
    * Calls `name`. Rejects with `EXPORT_NOT_FOUND`, `INVALID_ARGUMENT`, and with whatever `end` is told.
    */
@@ -69,11 +74,15 @@ export class DomainCalls {
   }
 
   #exportNamed(name: string): ImageExport {
-    const found = this.#manifest.exports.find((entry) => entry.kind === "function" && entry.name === name);
+    const found = this.#find(name);
     if (found === undefined) {
       throw new XenolithError("EXPORT_NOT_FOUND", `the guest exports no function ${JSON.stringify(name)}`);
     }
     return found;
+  }
+
+  #find(name: string): ImageExport | undefined {
+    return this.#manifest.exports.find((entry) => entry.kind === "function" && entry.name === name);
   }
 }
 

@@ -15,6 +15,7 @@ import {
 import { DeviceModel } from "./device-model.ts";
 import { check, slotOf } from "./domain-facts.ts";
 import { type DomainName, extraFramesOf, framesOf } from "./domain-options.ts";
+import { claimFrames } from "./memory-claim.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 
 /** What a domain has and may have at one moment, in bytes. */
@@ -23,6 +24,8 @@ export interface MemoryFigures {
   readonly memoryBytes: number;
   /** What it may own in all: its own part, and what device models added. */
   readonly memoryBytesMax: number;
+  /** What is set aside for it beside what it owns. */
+  readonly claimedBytes: number;
   /** What device models have added, and may add together. */
   readonly deviceModelBytes: number;
   readonly deviceModelBytesMax: number;
@@ -67,6 +70,17 @@ export class DomainMemory {
   setDeviceModelMax(memoryBytes: number): void {
     const pages = extraFramesOf(memoryBytes, this.#hypervisor.geometry.machineFrames);
     check(this.#domain, setExtraPages(this.#hypervisor, slotOf(this.#hypervisor, this.#domain), pages));
+  }
+
+  /**
+   * Sets memory aside so that it can come to own `memoryBytes` in all, in place of what was set aside for it before; 0:
+   * nothing. What it allocates uses that up, and what it gives back does not restore it.
+   *
+   * @throws XenolithError `INVALID_SIZE`: more than it may own, `MEMORY_EXHAUSTED`: too little is free, `DOMAIN_STATE`.
+   */
+  setClaim(memoryBytes: number): void {
+    const pages = extraFramesOf(memoryBytes, this.#hypervisor.geometry.machineFrames);
+    claimFrames(this.#hypervisor, slotOf(this.#hypervisor, this.#domain), pages);
   }
 
   /**
@@ -144,6 +158,7 @@ const figuresOf = (hypervisor: Hypervisor, slot: number): MemoryFigures => {
   return {
     memoryBytes: totPages * FRAME_BYTES,
     memoryBytesMax: maxPages * FRAME_BYTES,
+    claimedBytes: hypervisor.domains.claim[slot]! * FRAME_BYTES,
     deviceModelBytes: extraPages * FRAME_BYTES,
     deviceModelBytesMax: extraPagesMax * FRAME_BYTES,
     isFrozen,

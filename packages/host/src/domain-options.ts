@@ -63,6 +63,8 @@ export interface DomainOptions {
   readonly privileged?: boolean;
   /** Which rules of the host's policy are about it, beside those that name it; none by default. */
   readonly label?: string;
+  /** Bytes set aside for it before it is built, so that it can come to own that many; at most `memoryBytesMax`, 0 by default. */
+  readonly memoryClaimBytes?: number;
   /** By how many bytes its device models may raise its `memoryBytesMax`, together; 0 by default. In frames of 4 KiB. */
   readonly deviceModelMemoryBytes?: number;
   /** The domain whose device model this one is: it may act on that one's memory, events and parameters, and no other's. */

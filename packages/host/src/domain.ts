@@ -73,6 +73,11 @@ export class Domain implements AsyncDisposable {
     return this.#parts.image.image.manifest.kind;
   }
 
+  /** Whether its image exports a function of this name. */
+  exportsFunction(name: string): boolean {
+    return this.#calls.has(name);
+  }
+
   /** Its state; `free` once it is gone. */
   get state(): DomainState {
     return this.#life.state;

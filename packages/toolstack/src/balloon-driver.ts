@@ -92,7 +92,7 @@ export class BalloonDriver {
       this.#isDue = false;
       try {
         await this.#step();
-        if (!this.#isDue) await this.#options.onRest?.(this.#balloon);
+        if (!this.#isDue && !this.#isClosed) await this.#options.onRest?.(this.#balloon);
       } catch {
         // The domain, or the store, is gone: there is nothing left to follow.
         this.close();
@@ -129,7 +129,7 @@ export const reactorBalloon = (domain: Domain): BalloonedDomain => ({
 /** A driver that follows the store. */
 export interface DrivenBalloon {
   readonly driver: BalloonDriver;
-  /** Follows nothing any more; the domain keeps what it has. */
+  /** Follows nothing any more; the domain keeps what it has. A call that it is in may go on as long as it likes. */
   stop(): Promise<void>;
 }
 
@@ -166,7 +166,6 @@ export const driveBalloon = async (
       driver.close();
       await watcher[Symbol.asyncDispose]();
       await following;
-      await driver.rested();
     },
   };
 };

@@ -29,6 +29,13 @@ export { guestBudget, PRESSURE_LEVELS, pressureLevel } from "./memory-manager/pr
 export type { HostReadings, PressureLevel } from "./memory-manager/pressure.ts";
 export { sharePages } from "./memory-manager/share.ts";
 export type { Claimant } from "./memory-manager/share.ts";
+export { MemoryManager } from "./memory-manager/service.ts";
+export type { Admitted, MemoryManagerOptions } from "./memory-manager/service.ts";
+export type { GuestFigures, HostFigures, ManagerFigures } from "./memory-manager/figures.ts";
+export type { BalloonKind, ReportedState } from "./memory-manager/managed-domain.ts";
+export { checkMemory, WEIGHT_MAX } from "./memory-manager/memory-config.ts";
+export type { CheckedMemory, MemoryConfig } from "./memory-manager/memory-config.ts";
+export { hostReadings } from "./memory-manager/readings.ts";
 export { nextTargets } from "./memory-manager/steps.ts";
 export type { Mover } from "./memory-manager/steps.ts";
 export { main } from "./program.ts";
