@@ -40,6 +40,7 @@ test("a device model in the program populates, writes and raises its target's li
   assert.deepEqual(target.memory.figures(), {
     memoryBytes: 65_536 + 2 * FRAME,
     memoryBytesMax: MIB + 8 * FRAME,
+    claimedBytes: 0,
     deviceModelBytes: 8 * FRAME,
     deviceModelBytesMax: 8 * FRAME,
     isFrozen: false,
@@ -83,6 +84,26 @@ test("a stub domain has a target from its creation: it may raise that one's limi
   assert.equal(target.memory.figures().memoryBytesMax, 2 * MIB + 4 * FRAME);
   target.memory.setDeviceModelMax(5 * FRAME);
   assert.equal(await model.call("max_mem", target.domid, 2 * kib + 20, 0), 0);
+  assertClean(host);
+});
+
+test("what is set aside for a domain is its own, whoever asks; more than it may own is refused with the numbers", async () => {
+  await using domain = await run(host, image, { memoryBytesMax: 2 * MIB, memoryClaimBytes: MIB });
+  assert.equal(domain.memory.figures().claimedBytes, MIB - 65_536);
+  assert.equal(host.info().memoryClaimedBytes, MIB - 65_536);
+  domain.memory.setClaim(2 * MIB);
+  assert.throws(() => domain.memory.setClaim(2 * MIB + FRAME), { code: "INVALID_SIZE", message: /may own 2097152/ });
+  assert.throws(() => domain.memory.setClaim(-1), { code: "INVALID_SIZE" });
+  domain.setMemoryMax(host.info().memoryBytes);
+  assert.throws(() => domain.memory.setClaim(host.info().memoryBytes), {
+    code: "MEMORY_EXHAUSTED",
+    message: /owns 65536, and \d+ are free for it/,
+  });
+  assert.equal(domain.memory.figures().claimedBytes, 2 * MIB - 65_536);
+  const tooMuch = { memoryBytesMax: MIB, memoryClaimBytes: MIB + FRAME };
+  await assert.rejects(run(host, image, tooMuch), { code: "INVALID_SIZE" });
+  domain.memory.setClaim(0);
+  assert.equal(host.info().memoryClaimedBytes, 0);
   assertClean(host);
 });
 
