@@ -82,6 +82,12 @@ export const commands: readonly (readonly [name: string, run: Run, ...formats: r
   ["--test", selfTest, "..."],
 ];
 
+/** Commands of our own, which the usage does not show as it is the original's. */
+export const additions: readonly (readonly [name: string, run: Run])[] = [
+  ["--keys", features.listKeys],
+  ["--key-users", features.listUsers],
+];
+
 const KEY_IDS = `
 Key/keyring ID:
   <nnn>   numeric keyring ID

@@ -2,7 +2,7 @@ import { fstatSync, readFileSync } from "node:fs";
 import { expect } from "./add-commands.ts";
 import { bytesOf, call, type Context, mustCall, print, type Run, tryCall } from "./context.ts";
 import { errorText } from "./error-text.ts";
-import { keyOf, parseNumber } from "./operands.ts";
+import { keyOf, listedKeys, parseNumber } from "./operands.ts";
 import { EXIT_REFUSED, mistake, Refusal, refusedBy } from "./refusal.ts";
 
 /** Bytes and bits of the capabilities by the names that `supports` has for them. */
@@ -155,4 +155,21 @@ export const watchSync: Run = (_context, words) => {
   return status.isCharacterDevice() || status.isDirectory()
     ? Promise.reject(new Refusal(EXIT_REFUSED, "ioctl(FIONREAD): Inappropriate ioctl for device"))
     : Promise.resolve(0);
+};
+
+/** `--keys`, which keyctl does not have: the keys that the caller may view, as /proc/keys shows them. */
+export const listKeys: Run = async (context, words) => {
+  expect(words, 0);
+  for await (const line of listedKeys(context)) print(context, `${line}\n`, { line });
+  return 0;
+};
+
+/** `--key-users`, which keyctl does not have: what every user has, as /proc/key-users shows it. */
+export const listUsers: Run = async (context, words) => {
+  expect(words, 0);
+  const { result, bytes } = await call(context, "procKeyUsers", []);
+  if (result < 0) throw refusedBy("key-users", result);
+  const text = Buffer.from(bytes).toString("latin1");
+  print(context, text, { lines: text.split("\n").slice(0, -1) });
+  return 0;
 };

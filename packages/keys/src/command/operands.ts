@@ -95,7 +95,7 @@ const findListed = async (context: Context, type: string, description: string): 
 };
 
 /** The lines of /proc/keys, page by page. */
-async function* listedKeys(context: Context): AsyncGenerator<string> {
+export async function* listedKeys(context: Context): AsyncGenerator<string> {
   for (let after = 0; ;) {
     const { bytes } = await call(context, "procKeys", [after]);
     if (bytes.length === 0) return;

@@ -1,10 +1,10 @@
 /**
- * `xkeyctl`, and `keyctl` where a symbolic link of that name points to it: keyctl(1) 1.6.3 for the key daemon. Options of
- * its own, --json and --socket, stand before the command.
+ * `xkeyctl`, and `keyctl` where a symbolic link of that name points to it: keyctl(1) 1.6.3 for the key daemon. Its own
+ * are the options --json and --socket, before the command, and the commands --keys and --key-users.
  */
 import { KeyConnection } from "../client/connection.ts";
 import { defaultKeySocket } from "../client/socket-path.ts";
-import { commands, usage } from "./commands.ts";
+import { additions, commands, usage } from "./commands.ts";
 import type { Context } from "./context.ts";
 import { EXIT_REFUSED, EXIT_USAGE, Refusal, UsageError } from "./refusal.ts";
 import { byteArguments, ownTerminal, type Terminal } from "./terminal.ts";
@@ -62,7 +62,7 @@ export const main = async (
   };
   try {
     if (name === undefined) throw new UsageError("no command");
-    const command = commands.find(([known]) => known === name);
+    const command = [...commands, ...additions].find(([known]) => known === name);
     if (command === undefined) throw new Refusal(EXIT_USAGE, "Unknown command");
     return await command[1](context, rest);
   } catch (error) {
