@@ -45,6 +45,7 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
     log,
     metrics,
     adopt: (pid, helper) => registry.adopt(pid, helper),
+    release: (pid) => registry.release(pid),
   });
   const { errorPriority, upcallTimeoutMs, limits } = options;
   const service = new KeyService({ upcall: actor, errorPriority, upcallTimeoutMs, limits });

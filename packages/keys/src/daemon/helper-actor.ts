@@ -26,6 +26,8 @@ export interface HelperOptions {
   readonly metrics: DaemonMetrics;
   /** Tells of a process that was started with the rights of a helper. */
   readonly adopt: (pid: number, helper: Process) => void;
+  /** Tells that it has ended. */
+  readonly release: (pid: number) => void;
 }
 
 /** Helpers that run at once; further ones wait for their turn. */
@@ -86,12 +88,13 @@ export class HelperActor implements UpcallActor {
   }
 
   #programsFor({ helper, env, signal, target }: Upcall): ChildPrograms {
-    const { socket, path, pathAfter, adopt, log } = this.#options;
+    const { socket, path, pathAfter, adopt, release, log } = this.#options;
     const PATH = [...path, env["PATH"] ?? "", ...pathAfter].join(":");
     const onError = (line: string): void => log.event("info", "helper says", { key: target, line });
     return new ChildPrograms({
       environment: { ...env, PATH, [SOCKET_VARIABLE]: socket },
       onStart: (pid) => adopt(pid, helper),
+      onEnd: release,
       signal,
       // What helpers say may name keys.
       ...(log.descriptions ? { onError } : {}),

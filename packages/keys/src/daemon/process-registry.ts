@@ -84,6 +84,13 @@ export class ProcessRegistry {
     this.#record(facts, this.#service.fork(process, { pid }));
   }
 
+  /** A program that was adopted has ended: its session keyring must not wait for the next sweep. */
+  release(pid: number): void {
+    const session = this.#known.get(pid)?.process.session;
+    if (session === undefined) return;
+    for (const known of [...this.#known.values()]) if (known.process.session === session) this.#endIfGone(known);
+  }
+
   /** Lets go of processes that have ended. */
   sweep(): void {
     for (const known of [...this.#known.values()]) this.#endIfGone(known);

@@ -6,6 +6,8 @@ export interface ProgramOptions {
   readonly environment: NodeJS.ProcessEnv;
   /** Called at once when a program has started, before it can have connected anywhere. */
   readonly onStart?: (pid: number) => void;
+  /** Called when it has ended, before that is known to anybody else. */
+  readonly onEnd?: (pid: number) => void;
   /** Called with what a program writes to its standard error, line by line; dropped otherwise. */
   readonly onError?: (line: string) => void;
   /** When it fires, the program and its children are killed. */
@@ -23,7 +25,7 @@ export class ChildPrograms implements Programs {
   }
 
   run(file: string, words: readonly string[], input: Uint8Array | undefined): Promise<ProgramEnd> {
-    const { environment, onStart, onError, signal } = this.#options;
+    const { environment, onStart, onEnd, onError, signal } = this.#options;
     const [name = file, ...rest] = words.map(utf8);
     const pipe = input === undefined ? "ignore" : "pipe";
     const child = spawn(utf8(file), rest, {
@@ -33,7 +35,8 @@ export class ChildPrograms implements Programs {
       env: environment,
       stdio: [pipe, pipe, onError === undefined ? "ignore" : "pipe"],
     });
-    if (child.pid !== undefined) onStart?.(child.pid);
+    const { pid } = child;
+    if (pid !== undefined) onStart?.(pid);
     if (onError !== undefined) tellLines(child, onError);
     const collected = collect(child, input);
     const kill = (): void => killAll(child);
@@ -45,7 +48,10 @@ export class ChildPrograms implements Programs {
       child.once(input === undefined ? "exit" : "close", (code) =>
         resolve({ code: code ?? undefined, output: collected() }),
       );
-    }).finally(() => signal?.removeEventListener("abort", kill));
+    }).finally(() => {
+      signal?.removeEventListener("abort", kill);
+      if (pid !== undefined) onEnd?.(pid);
+    });
   }
 }
 
