@@ -14,6 +14,7 @@ const benches = [
   "event",
   "grant",
   "hypercall",
+  "keys",
   "memory",
   "rewrite",
   "share",
