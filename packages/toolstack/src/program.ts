@@ -41,6 +41,7 @@ const addRun = (program: Command, setCode: SetCode): void => {
     .option("--vcpus <count>", "virtual CPUs, 1 to 32 (default: 1)")
     .option("--dir <host::guest[:ro]>", "share a directory with the guest; repeatable", collect, [])
     .option("--env <name=value>", "set a variable of the guest's environment; repeatable", collect, [])
+    .option("--socket <path>", "answer there like a daemon while it runs (xl list); auto: where xl looks for one")
     .option(
       "--xenstore-socket <path>",
       "serve xenstore there while it runs (xl xenstore); auto: where xl xenstore looks",

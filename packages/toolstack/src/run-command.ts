@@ -14,7 +14,7 @@ import {
 } from "@xenolith/host";
 import { formatSize } from "./quantity.ts";
 import { planRun, type RunFlags, type RunPlan } from "./run-options.ts";
-import { defaultXenstoreSocket, prepareRuntimeDirectory } from "./runtime-directory.ts";
+import { defaultDaemonSocket, defaultXenstoreSocket, prepareRuntimeDirectory } from "./runtime-directory.ts";
 import { complain, EXIT_SIGNAL_BASE, EXIT_TIMEOUT, printable, table } from "./terminal.ts";
 
 const FRAME_BYTES = 4096;
@@ -33,6 +33,7 @@ export const runCommand = async (image: string, values: readonly string[], flags
   await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags) });
   await using domain = await host.createDomain(plan.domain);
   if (plan.memoryBytesMax !== undefined) domain.setMemoryMax(plan.memoryBytesMax);
+  await using _service = await serve(host, domain, flags);
   const consoleDone = copyConsole(domain);
   const outcome = await runToEnd(domain, plan);
   const stats = domain.stats();
@@ -43,11 +44,31 @@ export const runCommand = async (image: string, values: readonly string[], flags
 };
 
 /** Where xenstore is to be served. */
-const servePlan = ({ xenstoreSocket }: RunFlags): Pick<HostOptions, "xenstoreSocket"> => {
-  if (xenstoreSocket === undefined) return {};
-  if (xenstoreSocket !== "auto") return { xenstoreSocket };
+const servePlan = ({ xenstoreSocket }: RunFlags): Pick<HostOptions, "xenstoreSocket"> =>
+  xenstoreSocket === undefined ? {} : { xenstoreSocket: socketAt(xenstoreSocket, defaultXenstoreSocket) };
+
+const AUTOMATIC = "auto";
+
+/** The path that was given; for `auto` the one where others look, in a directory of the user's own. */
+const socketAt = (given: string, usual: () => string): string => {
+  if (given !== AUTOMATIC) return given;
   prepareRuntimeDirectory();
-  return { xenstoreSocket: defaultXenstoreSocket() };
+  return usual();
+};
+
+/** The service's API over this domain, where it was asked for. It is loaded only then. */
+const serve = async (host: Host, domain: Domain, { socket }: RunFlags): Promise<AsyncDisposable | undefined> => {
+  if (socket === undefined) return undefined;
+  const { embedService } = await import("./daemon/service.ts");
+  const service = embedService(host);
+  try {
+    service.adopt(domain);
+    await service.listen(socketAt(socket, defaultDaemonSocket));
+    return service;
+  } catch (error) {
+    await service.close();
+    throw error;
+  }
 };
 
 /** The domain's console goes to standard output. */

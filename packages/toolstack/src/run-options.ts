@@ -13,6 +13,7 @@ export interface RunFlags {
   readonly vcpus?: string;
   readonly dir: readonly string[];
   readonly env: readonly string[];
+  readonly socket?: string;
   readonly xenstoreSocket?: string;
   readonly timeout?: string;
   readonly invoke?: string;
