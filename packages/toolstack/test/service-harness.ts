@@ -36,6 +36,8 @@ export const guestTexts = {
         (drop (call $fd_read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 24)))
         (if (i32.load (i32.const 24))
           (then (call $write (i32.const 256) (i32.load (i32.const 24))) (br $again))))))`,
+  /** A reactor that crashes when it is initialised. */
+  brokenReactor: `(module (memory (export "memory") 1) (func (export "_initialize") unreachable) (func (export "f")))`,
   /** Computes and never makes a hypercall. */
   spin: `(module ${prelude} (func (export "_start") (loop $again (br $again))))`,
 } as const;

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync, rmSync } from "node:fs";
 import { after, afterEach, before, describe, it } from "node:test";
 import type { DefinitionView, DomainView } from "../src/daemon/api-types.ts";
 import { eventOf, ServiceBench } from "./service-harness.ts";
@@ -121,6 +122,29 @@ describe("the service: the end of a domain", () => {
     assert.equal((await eventOf(events, "domain-renamed")).name, `crash-${generation}`);
     await eventOf(events, "domain-created", "crash");
     assert.ok((await bench.names()).includes(`crash-${generation}`));
+  });
+  it("a reactor that crashes while it is initialised was created, and its on_crash follows", async () => {
+    const events = await bench.events();
+    await bench.create("brokenReactor", { on_crash: "restart" });
+    await eventOf(events, "domain-restarted", "brokenReactor");
+    await eventOf(events, "domain-restarted", "brokenReactor");
+    await bench.ask("DELETE", "/v1/domains/brokenReactor");
+  });
+  it("a domain that never ran can be shut down", async () => {
+    const events = await bench.events();
+    const config = await bench.config("idle");
+    await bench.ask("POST", "/v1/domains", { config, paused: true });
+    assert.equal((await bench.ask("POST", "/v1/domains/idle/shutdown")).status, 200);
+    await eventOf(events, "domain-destroyed", "idle");
+  });
+  it("a definition whose module is gone is tried again later, and can be given up", async () => {
+    const events = await bench.events();
+    const kernel = bench.bench.file("gone.wasm", readFileSync(String((await bench.config("idle"))["kernel"])));
+    await bench.create("idle", { kernel });
+    rmSync(kernel);
+    await bench.ask("POST", "/v1/domains/idle/reboot", { force: true });
+    assert.match((await eventOf(events, "domain-failed", "idle")).reason!, /gone\.wasm/);
+    assert.equal((await bench.ask("DELETE", "/v1/domains/idle")).status, 204);
   });
   it("coredump-restart is refused when the domain is created", async () => {
     const config = await bench.config("crash", { on_crash: "coredump-restart" });

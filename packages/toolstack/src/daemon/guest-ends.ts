@@ -151,6 +151,7 @@ export class GuestEnds {
   }
 
   #wait(name: string, inheritance: Inheritance): void {
+    clearTimeout(this.#waiting.get(name)?.timer);
     const waitMs = restartDelayMs(inheritance.loopCount);
     const timer = setTimeout(() => void this.start(name, inheritance), waitMs);
     this.#waiting.set(name, { atMs: Date.now() + waitMs, timer, inheritance });

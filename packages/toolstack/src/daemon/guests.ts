@@ -192,12 +192,21 @@ export class Guests {
     }
   }
 
-  /** Lets a guest run for the first time. One whose program cannot begin is destroyed. */
+  /**
+   * Lets a guest run for the first time. A crash while a reactor is initialised is an end like any other: its `on_crash`
+   * follows.
+   *
+   * @throws XenolithError `DOMAIN_STATE`.
+   */
   async start(guest: Guest): Promise<void> {
     guest.isStarted = true;
     guest.isPaused = false;
     this.#parts.events.tell({ type: "domain-unpaused", domid: guest.domain.domid, name: guest.name });
-    await guest.domain.start();
+    try {
+      await guest.domain.start();
+    } catch (error) {
+      if (!(error instanceof XenolithError && error.code === "DOMAIN_CRASHED")) throw error;
+    }
   }
 
   async #build({ config }: CheckedDefinition, before: Inheritance | undefined): Promise<Guest> {

@@ -101,7 +101,11 @@ export const openStore = (directory: string): Store => {
     close: async () => {
       if (isClosed) return;
       isClosed = true;
-      database.transactionSync(() => database.removeSync(OWNER));
+      try {
+        database.transactionSync(() => database.removeSync(OWNER));
+      } catch {
+        // The disk is full. The next service sees that this process is gone.
+      }
       await database.close();
     },
   };
