@@ -25,6 +25,8 @@ import {
   GTF_writing,
   XENMAPSPACE_grant_table,
   XENMEM_add_to_physmap,
+  XENMEM_decrease_reservation,
+  XENMEM_populate_physmap,
 } from "@xenolith/abi";
 import { freeFrameCount } from "@xenolith/core";
 import type { Domain, DomainOptions } from "@xenolith/host";
@@ -207,6 +209,28 @@ describe("a guest that spends what it has", () => {
     assert.equal(granter.flags(8) & (GTF_reading | GTF_writing), GTF_reading | GTF_writing);
     await mapper.domain.destroy();
     assert.equal(granter.flags(8) & (GTF_reading | GTF_writing), 0);
+    await granter.domain.destroy();
+    assertClean(host);
+  });
+
+  it("that gives up or populates what is granted to it changes nothing for the granter; populating ends it", async () => {
+    const mapper = await Hostile.start();
+    const granter = await granterFor(mapper);
+    assert.equal((await mapper.map({ granter: granter.domid, ref: 8, address: TARGET })).status, GNTST_okay);
+    const list = ARGUMENTS + 64;
+    const reserve = (command: number, gfn: number): Promise<number> => {
+      mapper.domain.write(list, new Uint8Array(Uint32Array.of(gfn).buffer));
+      return mapper.call([__HYPERVISOR_memory_op, command], [list, 1, 0, 0, DOMID_SELF]);
+    };
+    const before = granter.domain.stats().pages;
+    assert.equal(await reserve(XENMEM_decrease_reservation, TARGET / PAGE), 0);
+    assert.equal(await reserve(XENMEM_populate_physmap, TARGET / PAGE + 1), 1, "beside it there is room");
+    assert.equal(await mapper.domain.call("load", TARGET), 77);
+    await assert.rejects(reserve(XENMEM_populate_physmap, TARGET / PAGE), { code: "DOMAIN_CRASHED" });
+    assert.equal(await granter.domain.call("load", OWN_GFN * PAGE), 77);
+    await mapper.domain.destroy();
+    assert.equal(granter.flags(8) & (GTF_reading | GTF_writing), 0);
+    assert.equal(granter.domain.stats().pages, before);
     await granter.domain.destroy();
     assertClean(host);
   });

@@ -2,7 +2,7 @@
  * A domain, as the control domain's program handles it. Created by `Host.createDomain`.
  */
 import { EventEmitter } from "node:events";
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
 import { errnoName, SHUTDOWN_poweroff, XenolithError } from "@xenolith/abi";
 import {
   crashDomain,
@@ -26,7 +26,7 @@ import type { DomainStats } from "./domain-stats.ts";
 import { InterruptSource } from "./interrupt-source.ts";
 import type { GuestValue } from "./protocol.ts";
 import type { GuestOutput, InputStream } from "./stdio.ts";
-import { dropZeroFrames, isAtRest, SQUEEZE_SLICE_FRAMES } from "./zero-pages.ts";
+import { dropZeroFrames, isAtRest, SQUEEZE_LOOKS, SQUEEZE_SLICE_FRAMES } from "./zero-pages.ts";
 
 /** What a domain tells its listeners. */
 export interface DomainEventMap {
@@ -242,19 +242,14 @@ export class Domain implements AsyncDisposable {
    * @throws XenolithError `DOMAIN_STATE`.
    */
   async dropZeroPages(): Promise<number | undefined> {
-    const { context, slot } = this.#parts;
     const gfnEnd = this.#hypervisor.domains.gfnEnd[this.#liveSlot("dropZeroPages")]!;
     let dropped: number | undefined;
     for (let gfn = 0; gfn < gfnEnd; gfn += SQUEEZE_SLICE_FRAMES) {
-      await this.pause();
-      try {
-        if (!this.#life.isAlive || !isAtRest(this.#hypervisor, slot, this.#isIdle)) return dropped;
-        const range = { gfn, count: SQUEEZE_SLICE_FRAMES };
-        dropped = (dropped ?? 0) + dropZeroFrames(this.#hypervisor, context.machine, slot, range) * FRAME_BYTES;
-      } finally {
-        // Not `unpause`: that would also resume a domain that has suspended itself meanwhile.
-        if (this.#life.isAlive) unpauseDomain(this.#hypervisor, slot);
-      }
+      const frames = await this.#dropSlice(gfn);
+      if (frames === undefined) return dropped;
+      dropped = (dropped ?? 0) + frames * FRAME_BYTES;
+      // The whole address space would take seconds: everybody else has a turn between two slices.
+      await nextTurn();
     }
     return dropped;
   }
@@ -291,6 +286,27 @@ export class Domain implements AsyncDisposable {
 
   get #text(): string {
     return `domain ${this.domid}`;
+  }
+
+  /** Drops what is zero in one slice. undefined: the domain ended, or computed each time that it was looked at. */
+  async #dropSlice(gfn: number): Promise<number | undefined> {
+    const { context, slot } = this.#parts;
+    for (let look = 0; look < SQUEEZE_LOOKS && this.#life.isAlive; look += 1) {
+      await this.pause();
+      try {
+        if (this.#life.isAlive && isAtRest(this.#hypervisor, slot, this.#isIdle))
+          return dropZeroFrames(this.#hypervisor, context.machine, slot, {
+            gfn,
+            count: SQUEEZE_SLICE_FRAMES,
+          });
+      } finally {
+        // Not `unpause`: that would also resume a domain that has suspended itself meanwhile.
+        if (this.#life.isAlive) unpauseDomain(this.#hypervisor, slot);
+      }
+      // The pause before may have woken it for a moment.
+      await delay(1);
+    }
+    return undefined;
   }
 
   #liveSlot(action: string): number {

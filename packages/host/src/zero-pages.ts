@@ -12,7 +12,10 @@ import type { Machine } from "./machine.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 
 /** Guest frames of one pause: some milliseconds when all of them hold something. */
-export const SQUEEZE_SLICE_FRAMES = 8192;
+export const SQUEEZE_SLICE_FRAMES = 2048;
+
+/** How often a domain that computes is looked at before it is left alone. */
+export const SQUEEZE_LOOKS = 8;
 
 const WORDS_PER_FRAME = FRAME_BYTES / 4;
 
