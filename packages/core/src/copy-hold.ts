@@ -4,15 +4,15 @@
  * no entry mapped or revoked, so a copy needs neither a pin nor a reference, and whoever waits for the locks has waited
  * for the copies. A hold ends after a few operations, or when the next one is about other domains.
  *
- * Bytes of neighbouring whole pages are moved in one go: at the latest when the hold ends, before the bits are cleared.
+ * What is done for each operation is little: the bits of references in a row are set, and cleared, by one call of the
+ * WebAssembly module, and bytes of neighbouring whole pages are moved in one go, at the latest when the hold ends, before
+ * the bits are cleared.
  */
 import {
-  DOMID_SELF,
-  GNTST_bad_domain,
   GNTST_bad_gntref,
-  GNTST_bad_page,
+  GNTST_bad_domain,
   GNTST_general_error,
-  GNTST_permission_denied,
+  gnttab_copy,
   GTF_permit_access,
   GTF_reading,
   GTF_readonly,
@@ -20,9 +20,20 @@ import {
   GTF_type_mask,
   GTF_writing,
 } from "@xenolith/abi";
+import {
+  frameOf,
+  lockP2ms,
+  lockTables,
+  newSide,
+  NONE,
+  openSide,
+  type Side,
+  slotOfSide,
+  unlockP2ms,
+  unlockTables,
+} from "./copy-side.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
-import { DOMAIN_STATES } from "./domain-table.ts";
 import { ANY_GRANTEE, handshake, USE_COPY } from "./grant-acquire.ts";
 import {
   GRANT_ENTRY_BYTES,
@@ -32,53 +43,28 @@ import {
   PIN_WRITE_MASK,
   REFS_PER_FRAME,
 } from "./grant-table.ts";
-import { LOCK_RANKS } from "./lock.ts";
-import { P2M_RAM, P2M_RAM_RO } from "./p2m.ts";
+import { P2M_HOLE, P2M_RAM, P2M_RAM_RO } from "./p2m.ts";
 
 /** Operations made in one hold of the locks: it takes no longer than a few changes of a page table do. */
 const HOLD_OPERATIONS_MAX = 64;
-/** How many ranks the lock of a table is behind that of a p2m. */
-const TABLE_RANKS = LOCK_RANKS.indexOf("grantTable") - LOCK_RANKS.indexOf("p2m");
 /** log2 of the references in a frame. Numbers here are signed whole ones, as the engine handles best: see `source`. */
 const REFS_SHIFT = Math.log2(REFS_PER_FRAME) | 0;
 /** In the key of a side, besides its domid: it is a reference. */
 const REF_KEY = 1 << 16;
-const DYING = DOMAIN_STATES.indexOf("dying");
-/** Neither a slot nor a frame. */
-const NONE = -1;
+/** From the p2m entry of a frame to that of the next one. */
+const ENTRY_STEP = 1 << 4;
+
+/** Words of an operation: each side's reference or gfn, and its domid and offset; length and flags. */
+export const COPY_SOURCE = 0;
+export const COPY_SOURCE_NAME = 1;
+export const COPY_DEST = 2;
+export const COPY_DEST_NAME = 3;
+export const COPY_SIZES = 4;
+export const COPY_WORDS = gnttab_copy.sizeBytes / 4;
 
 /** What has to be as it should in an entry's first word, besides the domid: for a reader, and for a writer. */
 export const ENTRY_READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
 export const ENTRY_WRITE_MASK = ENTRY_READ_MASK | GTF_readonly;
-
-/** One side of the operations of a hold. */
-interface Side {
-  slot: number;
-  /** It is a reference of the domain's table. */
-  isRef: boolean;
-  /** Its domain is not dying. */
-  isAlive: boolean;
-  /** References that the table has; first row, place in `sharedFrame` and place in the p2m. */
-  refEnd: number;
-  row: number;
-  frames: number;
-  entries: number;
-  /** The reference that was used last, any 32-bit number, and its frame; NONE: there is none. */
-  ref: number;
-  frame: number;
-}
-
-const newSide = (): Side => ({
-  slot: NONE,
-  isRef: false,
-  isAlive: false,
-  refEnd: 0,
-  row: 0,
-  frames: 0,
-  entries: 0,
-  ref: 0,
-  frame: NONE,
-});
 
 /** See the file's comment. Each thread has its own; it is open within one operation. */
 export class CopyHold {
@@ -90,13 +76,13 @@ export class CopyHold {
   #sourceKey = 0;
   #destKey = 0;
   #operations = 0;
-  #bankShift = 0;
   #bankMask = 0;
-  /** Entries whose bits are set: bank, place in it, and the bits to clear. */
+  /** Entries in a row whose bits are set: bank, place of the first in it, how many, and the bits to clear. */
   readonly #banks = new Int32Array(2 * HOLD_OPERATIONS_MAX);
   readonly #places = new Int32Array(2 * HOLD_OPERATIONS_MAX);
+  readonly #counts = new Int32Array(2 * HOLD_OPERATIONS_MAX);
   readonly #bits = new Int32Array(2 * HOLD_OPERATIONS_MAX);
-  #entryCount = 0;
+  #runCount = 0;
   /** Whole pages to copy yet. */
   #to = 0;
   #from = 0;
@@ -124,8 +110,7 @@ export class CopyHold {
     this.#operations = HOLD_OPERATIONS_MAX - 1;
     this.#sourceKey = sourceKey;
     this.#destKey = destKey;
-    this.#bankMask = cpu.hypervisor.geometry.framesPerBank - 1;
-    this.#bankShift = 32 - Math.clz32(this.#bankMask);
+    this.#bankMask = cpu.hypervisor.directMap.frameMask;
     lockTables(cpu, isSourceRef ? sourceSlot : NONE, isDestRef ? destSlot : NONE);
     openSide(this.#source, cpu, sourceSlot, isSourceRef);
     openSide(this.#dest, cpu, destSlot, isDestRef);
@@ -142,12 +127,12 @@ export class CopyHold {
     if (this.#cpu === undefined) return;
     if (this.#pages !== 0) this.#flush();
     const { words } = this.#cpu.hypervisor.directMap;
-    for (let index = 0; index < this.#entryCount; index += 1) {
-      words[this.#banks[index]!]!.and(this.#places[index]!, ~this.#bits[index]!);
+    for (let index = 0; index < this.#runCount; index += 1) {
+      words[this.#banks[index]!]!.endRun(this.#places[index]!, this.#counts[index]!, this.#bits[index]!);
     }
-    this.#entryCount = 0;
-    this.#source.frame = NONE;
-    this.#dest.frame = NONE;
+    this.#runCount = 0;
+    this.#source.runCount = 0;
+    this.#dest.runCount = 0;
     this.#operations = 0;
   }
 
@@ -165,40 +150,80 @@ export class CopyHold {
 
   /** The frame that the operation copies from, in use from now on, or a status. A number above 2^31 is given signed. */
   source(name: number): number {
-    const side = this.#source;
-    if (!side.isRef) return this.#own(side, name, false);
-    return name === side.ref && side.frame !== NONE ? side.frame : this.#use(side, name, false);
+    return this.#source.isRef ? this.#use(this.#source, name, false) : this.#own(this.#source, name, false);
   }
 
   /** As `source`, the frame that it copies to. */
   dest(name: number): number {
-    const side = this.#dest;
-    if (!side.isRef) return this.#own(side, name, true);
-    return name === side.ref && side.frame !== NONE ? side.frame : this.#use(side, name, true);
+    return this.#dest.isRef ? this.#use(this.#dest, name, true) : this.#own(this.#dest, name, true);
+  }
+
+  /**
+   * Makes up to `count` operations of `list`, the first of which stands at `at` and for which the locks were just taken.
+   * They differ in their frames only, which they copy as a whole: references in a row on one side, own frames on the
+   * other. Returns how many were made: the next is to be made by itself, and may fail.
+   */
+  copyRow(list: Int32Array, at: number, count: number): number {
+    const isWrite = this.#dest.isRef;
+    const theirs = isWrite ? this.#dest : this.#source;
+    const mine = isWrite ? this.#source : this.#dest;
+    const ref = list[at + (isWrite ? COPY_DEST : COPY_SOURCE)]!;
+    if (!this.#isBegun(theirs, ref, isWrite, count)) return 0;
+    const named = theirs.named + 2 * (ref - theirs.runRef);
+    const own = at + (isWrite ? COPY_SOURCE : COPY_DEST);
+    const end = Math.min(count, theirs.runCount - (ref - theirs.runRef), this.#operations + 1);
+    let done = 0;
+    while (done < end) {
+      const theirEntry = this.#entry(theirs, theirs.words[named + 2 * done]!);
+      const ownEntry = this.#entry(mine, list[own + COPY_WORDS * done]!);
+      if ((theirEntry & 15) !== P2M_RAM || (ownEntry & 15) !== P2M_RAM) break;
+      let pages = 1;
+      while (done + pages < end) {
+        const theirNext = this.#entry(theirs, theirs.words[named + 2 * (done + pages)]!);
+        const ownNext = this.#entry(mine, list[own + COPY_WORDS * (done + pages)]!);
+        if (theirNext - theirEntry !== pages * ENTRY_STEP || ownNext - ownEntry !== pages * ENTRY_STEP) break;
+        pages += 1;
+      }
+      pages = this.#copyPages(
+        isWrite ? theirEntry >>> 4 : ownEntry >>> 4,
+        isWrite ? ownEntry >>> 4 : theirEntry >>> 4,
+        pages,
+      );
+      done += pages;
+    }
+    this.#operations -= Math.max(0, done - 1);
+    return done;
   }
 
   /** Copies between two frames that are in use. Both ranges lie in their pages. */
   copy(to: number, toOffset: number, from: number, fromOffset: number, sizeBytes: number): void {
     if (sizeBytes === FRAME_BYTES) {
-      this.#copyPage(to, from);
+      this.#copyPages(to, from, 1);
       return;
     }
     if (this.#pages !== 0) this.#flush();
     this.#cpu!.hypervisor.directMap.copyBetween(to, toOffset, from, fromOffset, sizeBytes);
   }
 
-  /** Adds a page to those that are copied in one go, if the order of the copies is of no matter among them. */
-  #copyPage(to: number, from: number): void {
+  /**
+   * Adds pages, of up to `count` neighbours on both sides, to those that are copied in one go: as many as lie in one
+   * bank, if the order of the copies is of no matter among them. Returns how many.
+   */
+  #copyPages(to: number, from: number, count: number): number {
     const pages = this.#pages;
-    const isNext = to === this.#to + pages && from === this.#from + pages && Math.abs(to - from) > pages;
-    if (pages !== 0 && isNext && (to & this.#bankMask) !== 0 && (from & this.#bankMask) !== 0) {
-      this.#pages = pages + 1;
-      return;
+    const isNext = pages !== 0 && to === this.#to + pages && from === this.#from + pages;
+    const inBank = this.#bankMask + 1 - Math.max(to & this.#bankMask, from & this.#bankMask);
+    const apart = Math.abs(to - from);
+    if (isNext && apart > pages && (to & this.#bankMask) !== 0 && (from & this.#bankMask) !== 0) {
+      const added = Math.min(count, inBank, apart - pages);
+      this.#pages = pages + added;
+      return added;
     }
     if (pages !== 0) this.#flush();
     this.#to = to;
     this.#from = from;
-    this.#pages = 1;
+    this.#pages = Math.min(count, inBank, Math.max(apart, 1));
+    return this.#pages;
   }
 
   #flush(): void {
@@ -206,45 +231,67 @@ export class CopyHold {
     this.#pages = 0;
   }
 
+  /** The p2m entry of a frame of one side's domain; a hole for what is no frame. */
+  #entry(side: Side, gfn: number): number {
+    const { entries, gfnCount } = this.#cpu!.hypervisor.p2m;
+    return gfn >= 0 && gfn < gfnCount ? entries[side.entries + gfn]! : P2M_HOLE;
+  }
+
   /** The caller's own frame. */
   #own(side: Side, gfn: number, isDest: boolean): number {
-    const { p2m } = this.#cpu!.hypervisor;
-    const isGfn = gfn >= 0 && gfn < p2m.gfnCount;
-    return isGfn ? frameOf(p2m.entries[side.entries + gfn]!, isDest) : GNTST_bad_page;
+    return frameOf(this.#entry(side, gfn), isDest);
   }
 
   /** The frame of a reference. What is read from the shared entry is read once, after its bits are set. */
   #use(side: Side, ref: number, isWrite: boolean): number {
-    const { directMap, grants, p2m } = this.#cpu!.hypervisor;
     if (ref < 0 || ref >= side.refEnd) return GNTST_bad_gntref;
-    if (grants.pin[side.row + ref] !== 0) return this.#usePinned(side, ref, isWrite);
-    if (!side.isAlive) return GNTST_general_error;
-    const shared = grants.sharedFrame[side.frames + (ref >>> REFS_SHIFT)]! - 1;
-    const bank = shared >>> this.#bankShift;
-    const place = ((shared & this.#bankMask) << 12) | ((ref & (REFS_PER_FRAME - 1)) * GRANT_ENTRY_BYTES);
-    const refused = this.#begin(bank, place, isWrite);
-    if (refused !== 0) return refused;
-    this.#note(bank, place, isWrite ? GTF_reading | GTF_writing : GTF_reading);
-    const gfn = directMap.i32[bank]![(place >>> 2) + 1]!;
-    const frame = gfn >= 0 && gfn < p2m.gfnCount ? frameOf(p2m.entries[side.entries + gfn]!, isWrite) : GNTST_bad_page;
-    if (frame < 0) return frame;
-    side.ref = ref;
-    side.frame = frame;
-    return frame;
+    const isOurs = ref >= side.runRef && ref - side.runRef < side.runCount;
+    if (!isOurs) {
+      if (this.#cpu!.hypervisor.grants.pin[side.row + ref] !== 0) return this.#usePinned(side, ref, isWrite);
+      const refused = this.#begin(side, ref, isWrite, 1);
+      if (refused !== 0) return refused;
+    }
+    return frameOf(this.#entry(side, side.words[side.named + 2 * (ref - side.runRef)]!), isWrite);
   }
 
-  /** Sets the bits of an entry that nobody has pinned. 0, or a status: it does not permit this. */
-  #begin(bank: number, place: number, isWrite: boolean): number {
+  /** Whether the bits of entry `ref`, and perhaps of up to `ahead` in a row, are set: now, or because they can be. */
+  #isBegun(side: Side, ref: number, isWrite: boolean, ahead: number): boolean {
+    if (ref < 0 || ref >= side.refEnd) return false;
+    if (ref >= side.runRef && ref - side.runRef < side.runCount) return true;
+    const isPinned = this.#cpu!.hypervisor.grants.pin[side.row + ref] !== 0;
+    return !isPinned && this.#begin(side, ref, isWrite, ahead) === 0;
+  }
+
+  /**
+   * Sets the bits of an entry that nobody has pinned, and of up to `ahead` in a row. 0, or a status: it does not permit
+   * this.
+   */
+  #begin(side: Side, ref: number, isWrite: boolean, ahead: number): number {
     const { hypervisor, domid } = this.#cpu!;
-    const { directMap } = hypervisor;
-    const word = directMap.i32[bank]![place >>> 2]!;
-    const wanted = (domid << 16) | GTF_permit_access;
-    if ((word & (isWrite ? ENTRY_WRITE_MASK : ENTRY_READ_MASK)) === wanted) {
-      const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
-      if (directMap.words[bank]!.compareExchange(place, word, word | bits) === word) return 0;
+    const { directMap, grants } = hypervisor;
+    if (!side.isAlive) return GNTST_general_error;
+    const shared = grants.sharedFrame[side.frames + (ref >>> REFS_SHIFT)]! - 1;
+    const bank = shared >>> directMap.frameShift;
+    const inFrame = ref & (REFS_PER_FRAME - 1);
+    const place = directMap.placeOf(shared) | (inFrame * GRANT_ENTRY_BYTES);
+    const limit = Math.min(ahead, this.#operations + 1, REFS_PER_FRAME - inFrame);
+    let length = 1;
+    while (length < limit && grants.pin[side.row + ref + length] === 0) length += 1;
+    const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
+    const mask = isWrite ? ENTRY_WRITE_MASK : ENTRY_READ_MASK;
+    let count = directMap.words[bank]!.beginRun(place, length, mask, (domid << 16) | GTF_permit_access, bits);
+    if (count === 0) {
+      // It says why, or tries again what the granter has spoilt.
+      const flags = handshake(hypervisor, bank * directMap.bankBytes + (place >>> 0), domid, isWrite, USE_COPY);
+      if (flags < 0) return flags;
+      count = 1;
     }
-    const flags = handshake(hypervisor, bank * directMap.bankBytes + (place >>> 0), domid, isWrite, USE_COPY);
-    return Math.min(flags, 0);
+    this.#note(bank, place, count, bits);
+    side.runRef = ref;
+    side.runCount = count;
+    side.words = directMap.i32[bank]!;
+    side.named = (place >>> 2) + 1;
+    return 0;
   }
 
   /** Of a pinned entry what counts is how it was pinned; the shared entry says whether it may be written meanwhile. */
@@ -267,83 +314,17 @@ export class CopyHold {
     const grantee = mode === GRANT_MODE_PLAIN ? ANY_GRANTEE : domid;
     const flags = handshake(hypervisor, address, grantee, isWrite, USE_COPY);
     if (flags < 0) return flags;
-    if (isFirstWriter) this.#note(directMap.bankOf(address), directMap.offsetOf(address), GTF_writing);
+    if (isFirstWriter) this.#note(directMap.bankOf(address), directMap.offsetOf(address), 1, GTF_writing);
     return frame;
   }
 
-  /** The bits of an entry go when the hold ends. */
-  #note(bank: number, place: number, bits: number): void {
-    this.#banks[this.#entryCount] = bank;
-    this.#places[this.#entryCount] = place;
-    this.#bits[this.#entryCount] = bits;
-    this.#entryCount += 1;
+  /** The bits of `count` entries in a row go when the hold ends. */
+  #note(bank: number, place: number, count: number, bits: number): void {
+    const run = this.#runCount;
+    this.#banks[run] = bank;
+    this.#places[run] = place;
+    this.#counts[run] = count;
+    this.#bits[run] = bits;
+    this.#runCount = run + 1;
   }
 }
-
-/** Slot of the domain that one side is about, or a status. */
-const slotOfSide = (cpu: Cpu, domid: number, isRef: boolean): number => {
-  if (domid === DOMID_SELF) return cpu.slot;
-  if (!isRef) return GNTST_permission_denied;
-  const slot = cpu.hypervisor.domains.slotOf(domid);
-  return slot < 0 ? GNTST_bad_domain : slot;
-};
-
-/** The frame of a p2m entry, if it is RAM that may be read, or written, or a status. */
-const frameOf = (entry: number, isWrite: boolean): number => {
-  const type = entry & 15;
-  if (type === P2M_RAM) return entry >>> 4;
-  if (type !== P2M_RAM_RO) return GNTST_bad_page;
-  return isWrite ? GNTST_general_error : entry >>> 4;
-};
-
-const openSide = (side: Side, cpu: Cpu, slot: number, isRef: boolean): void => {
-  const { domains, grants, p2m } = cpu.hypervisor;
-  side.slot = slot;
-  side.isRef = isRef;
-  side.frame = NONE;
-  side.entries = p2m.at(slot, 0);
-  if (!isRef) return;
-  // Plain: what has been begun when the domain starts to die may end as if it had been before.
-  const state = domains.state[slot]!;
-  side.isAlive = state !== 0 && state < DYING;
-  side.refEnd = grants.frameCount[slot]! * REFS_PER_FRAME;
-  side.row = grants.row(slot, 0);
-  side.frames = slot * grants.framesMax;
-};
-
-/** Identity of the first p2m lock. */
-const p2mLockOf = (cpu: Cpu): number => cpu.memory.lock - cpu.slot;
-/** Identity of the first lock of a grant table. */
-const tableLockOf = (cpu: Cpu): number => p2mLockOf(cpu) + TABLE_RANKS * cpu.hypervisor.domains.slotCount;
-
-const lockP2ms = (cpu: Cpu, source: number, dest: number): void => {
-  lockBoth(cpu, p2mLockOf(cpu), source, dest);
-};
-
-const unlockP2ms = (cpu: Cpu, source: number, dest: number): void => {
-  unlockBoth(cpu, p2mLockOf(cpu), source, dest);
-};
-
-/** NONE: that side is no reference. */
-const lockTables = (cpu: Cpu, source: number, dest: number): void => {
-  if (Math.max(source, dest) === NONE) return;
-  lockBoth(cpu, tableLockOf(cpu), source === NONE ? dest : source, dest === NONE ? source : dest);
-};
-
-const unlockTables = (cpu: Cpu, source: number, dest: number): void => {
-  if (Math.max(source, dest) === NONE) return;
-  unlockBoth(cpu, tableLockOf(cpu), source === NONE ? dest : source, dest === NONE ? source : dest);
-};
-
-/** Takes the locks `first + a` and `first + b`, or the one that they are. */
-const lockBoth = (cpu: Cpu, first: number, a: number, b: number): void => {
-  const { locks } = cpu.hypervisor;
-  locks.acquire(first + Math.min(a, b));
-  if (a !== b) locks.acquire(first + Math.max(a, b));
-};
-
-const unlockBoth = (cpu: Cpu, first: number, a: number, b: number): void => {
-  const { locks } = cpu.hypervisor;
-  if (a !== b) locks.release(first + Math.max(a, b));
-  locks.release(first + Math.min(a, b));
-};

@@ -12,31 +12,58 @@ import {
   gnttab_copy,
 } from "@xenolith/abi";
 import { passGate } from "./block.ts";
-import { CopyHold } from "./copy-hold.ts";
+import {
+  COPY_DEST,
+  COPY_DEST_NAME,
+  COPY_SIZES,
+  COPY_SOURCE,
+  COPY_SOURCE_NAME,
+  COPY_WORDS,
+  CopyHold,
+} from "./copy-hold.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
+import { perCaller } from "./per-caller.ts";
 
 /** Operations that are read together, made, and answered together; then the caller may be paused. */
 const SLICE_OPERATIONS = 128;
 const OPERATION_BYTES = gnttab_copy.sizeBytes;
 const STATUS_OFFSET = gnttab_copy.status.offset;
+/** Length and flags of copies of a whole page. */
+const FROM_WHOLE = (GNTCOPY_source_gref << 16) | FRAME_BYTES;
+const TO_WHOLE = (GNTCOPY_dest_gref << 16) | FRAME_BYTES;
+/** Shorter rows are not worth the effort. */
+const ROW_MIN = 4;
+
+/** Operations as they were read, and their statuses. */
+class CopySlice {
+  readonly words = new Int32Array(SLICE_OPERATIONS * COPY_WORDS);
+  readonly statuses = new Int16Array(SLICE_OPERATIONS);
+  readonly #views: (Uint8Array | undefined)[] = [];
+
+  /** The first `count` operations as bytes. */
+  bytes(count: number): Uint8Array {
+    return (this.#views[count] ??= new Uint8Array(this.words.buffer, 0, count * OPERATION_BYTES));
+  }
+}
+
+const sliceOf = perCaller(() => new CopySlice());
 
 /** Locks of one slice: while it holds any, its thread does nothing else. */
 const hold = new CopyHold();
 
 /** GNTTABOP_copy: `count` operations at `array`, in order. 0, or -EFAULT: one of them could not be read or answered. */
 export const copyGrantOp = (cpu: Cpu, array: number, count: number): number => {
+  const slice = sliceOf(cpu);
   let done = 0;
   while (done < count) {
     if (done > 0) passGate(cpu);
     const at = array + done * OPERATION_BYTES;
-    const length = fetchSlice(cpu, at, Math.min(count - done, SLICE_OPERATIONS));
+    const length = fetchSlice(cpu, slice, at, Math.min(count - done, SLICE_OPERATIONS));
     if (length === 0) return -EFAULT;
-    for (let offset = 0; offset < length * OPERATION_BYTES; offset += OPERATION_BYTES) {
-      cpu.memory.scratch.setInt16(offset + STATUS_OFFSET, copyOne(cpu, offset), true);
-    }
+    copySlice(cpu, slice, length);
     hold.finish();
-    const isStored = storeStatuses(cpu, at, length);
+    const isStored = storeStatuses(cpu, slice, at, length);
     hold.close();
     if (!isStored) return -EFAULT;
     done += length;
@@ -48,29 +75,71 @@ export const copyGrantOp = (cpu: Cpu, array: number, count: number): number => {
  * Reads the next operations, and returns how many: one by one when not all of them can be read and answered, so that
  * those before the fault are made and those after it are not. 0: the first cannot be read.
  */
-const fetchSlice = (cpu: Cpu, at: number, length: number): number => {
-  const { memory } = cpu;
-  if (length === 1) return memory.fetch(at, OPERATION_BYTES) ? 1 : 0;
-  const isSound = memory.accessible(at, length * OPERATION_BYTES, true) && memory.fetch(at, length * OPERATION_BYTES);
-  if (isSound) return length;
-  return memory.fetch(at, OPERATION_BYTES) ? 1 : 0;
+const fetchSlice = ({ memory }: Cpu, slice: CopySlice, at: number, length: number): number => {
+  if (length > 1 && memory.accessible(at, length * OPERATION_BYTES, true)) {
+    if (memory.copyFromGuest(at, slice.bytes(length)) === 0) return length;
+  }
+  return memory.copyFromGuest(at, slice.bytes(1)) === 0 ? 1 : 0;
 };
 
-/** Makes the operation at `at` of the scratch buffer; returns its status. */
-const copyOne = (cpu: Cpu, at: number): number => {
-  const { scratch } = cpu.memory;
-  const sizes = scratch.getInt32(at + 16, true);
+/** Makes the first `length` operations, and notes their statuses. */
+const copySlice = (cpu: Cpu, { words, statuses }: CopySlice, length: number): void => {
+  statuses.fill(GNTST_okay, 0, length);
+  // Where the row ends.
+  let end = 0;
+  let index = 0;
+  while (index < length) {
+    if (index === end) end = endOfRow(words, index, length);
+    if (end - index >= ROW_MIN) index += copyRow(cpu, words, index * COPY_WORDS, end - index);
+    if (index === end) continue;
+    statuses[index] = copyOne(cpu, words, index * COPY_WORDS);
+    index += 1;
+  }
+};
+
+/** Where copies of whole pages end, from number `index` on, that are the same but for their frames, references in a row. */
+const endOfRow = (words: Int32Array, index: number, length: number): number => {
+  const first = index * COPY_WORDS;
+  const sizes = words[first + COPY_SIZES]!;
+  if (sizes !== FROM_WHOLE && sizes !== TO_WHOLE) return index + 1;
+  const sourceName = words[first + COPY_SOURCE_NAME]!;
+  const destName = words[first + COPY_DEST_NAME]!;
+  const side = sizes === TO_WHOLE ? COPY_DEST : COPY_SOURCE;
+  let ref = words[first + side]!;
+  let end = index + 1;
+  for (let at = first + COPY_WORDS; end < length; end += 1, at += COPY_WORDS) {
+    ref += 1;
+    if (words[at + side] !== ref || words[at + COPY_SIZES] !== sizes) break;
+    if (words[at + COPY_SOURCE_NAME] !== sourceName || words[at + COPY_DEST_NAME] !== destName) break;
+  }
+  return end;
+};
+
+/** Makes operations in a row, as far as all is as it should be; returns how many. */
+const copyRow = (cpu: Cpu, words: Int32Array, at: number, count: number): number => {
+  const source = words[at + COPY_SOURCE_NAME]!;
+  const dest = words[at + COPY_DEST_NAME]!;
+  const isDest = words[at + COPY_SIZES] === TO_WHOLE;
+  // A page has an offset of 0, or does not fit.
+  if ((source | dest) >>> 16 !== 0) return 0;
+  if (hold.enter(cpu, source, dest, !isDest, isDest) !== 0) return 0;
+  return hold.copyRow(words, at, count);
+};
+
+/** Makes the operation at `at`; returns its status. */
+const copyOne = (cpu: Cpu, words: Int32Array, at: number): number => {
+  const sizes = words[at + COPY_SIZES]!;
   const sizeBytes = sizes & 0xffff;
   if (sizeBytes === 0) return GNTST_okay;
-  const source = scratch.getInt32(at + 4, true);
-  const dest = scratch.getInt32(at + 12, true);
+  const source = words[at + COPY_SOURCE_NAME]!;
+  const dest = words[at + COPY_DEST_NAME]!;
   const isSourceRef = ((sizes >>> 16) & GNTCOPY_source_gref) !== 0;
   const isDestRef = ((sizes >>> 16) & GNTCOPY_dest_gref) !== 0;
   const refused = hold.enter(cpu, source & 0xffff, dest & 0xffff, isSourceRef, isDestRef);
   if (refused !== 0) return refused;
-  const from = hold.source(scratch.getInt32(at, true));
+  const from = hold.source(words[at + COPY_SOURCE]!);
   if (from < 0) return from;
-  const to = hold.dest(scratch.getInt32(at + 8, true));
+  const to = hold.dest(words[at + COPY_DEST]!);
   if (to < 0) return to;
   const fromOffset = source >>> 16;
   const toOffset = dest >>> 16;
@@ -80,17 +149,17 @@ const copyOne = (cpu: Cpu, at: number): number => {
 };
 
 /** Writes the statuses of `length` operations to `at`, and nothing else of them. False: not all can be written. */
-const storeStatuses = (cpu: Cpu, at: number, length: number): boolean => {
+const storeStatuses = (cpu: Cpu, slice: CopySlice, at: number, length: number): boolean => {
   const { memory, hypervisor } = cpu;
   const isEven = (at & 1) === 0;
   // The caller's p2m lock is held already, unless both sides are others'. At an odd place a status may lie in two pages.
   const isCovered = isEven && hold.covers(cpu);
   if (!isCovered) hold.close();
-  if (!isEven) return storeEach(cpu, at, length);
+  if (!isEven) return storeEach(cpu, slice, at, length);
   if (!isCovered) hypervisor.locks.acquire(memory.lock);
   let stored = 0;
   while (stored < length) {
-    const end = storeInPage(cpu, at, stored, length);
+    const end = storeInPage(cpu, slice, at, stored, length);
     if (end === stored) break;
     stored = end;
   }
@@ -99,8 +168,13 @@ const storeStatuses = (cpu: Cpu, at: number, length: number): boolean => {
 };
 
 /** Writes the statuses from number `index` on, below `length`, that lie in its page; returns where the next page begins. */
-const storeInPage = (cpu: Cpu, at: number, index: number, length: number): number => {
-  const { memory, hypervisor } = cpu;
+const storeInPage = (
+  { memory, hypervisor }: Cpu,
+  { statuses }: CopySlice,
+  at: number,
+  index: number,
+  length: number,
+): number => {
   const { directMap } = hypervisor;
   const first = at + index * OPERATION_BYTES + STATUS_OFFSET;
   const machine = memory.translate(first, true);
@@ -108,21 +182,14 @@ const storeInPage = (cpu: Cpu, at: number, index: number, length: number): numbe
   const fitting = Math.ceil((FRAME_BYTES - (first & (FRAME_BYTES - 1))) / OPERATION_BYTES);
   const end = Math.min(length, index + fitting);
   const view = directMap.views[directMap.bankOf(machine)]!;
-  const start = directMap.offsetOf(machine) - index * OPERATION_BYTES - STATUS_OFFSET;
-  for (
-    let offset = index * OPERATION_BYTES + STATUS_OFFSET;
-    offset < end * OPERATION_BYTES;
-    offset += OPERATION_BYTES
-  ) {
-    view.setInt16(start + offset, memory.scratch.getInt16(offset, true), true);
-  }
+  let place = directMap.offsetOf(machine);
+  for (let done = index; done < end; done += 1, place += OPERATION_BYTES) view.setInt16(place, statuses[done]!, true);
   return end;
 };
 
-const storeEach = (cpu: Cpu, at: number, length: number): boolean => {
-  const { memory } = cpu;
-  for (let offset = STATUS_OFFSET; offset < length * OPERATION_BYTES; offset += OPERATION_BYTES) {
-    if (!memory.writeU16(at + offset, memory.scratch.getUint16(offset, true))) return false;
+const storeEach = ({ memory }: Cpu, { statuses }: CopySlice, at: number, length: number): boolean => {
+  for (let index = 0; index < length; index += 1) {
+    if (!memory.writeU16(at + index * OPERATION_BYTES + STATUS_OFFSET, statuses[index]! & 0xffff)) return false;
   }
   return true;
 };
