@@ -20,6 +20,8 @@ export const HEAD_BYTES_MAX = 16 * 1024;
 export const HEAD_MS_MAX = 5000;
 /** Time for a request to arrive altogether. */
 export const REQUEST_MS_MAX = 20_000;
+/** Time for answers to arrive when the service ends. */
+export const CLOSE_MS_MAX = 500;
 /** Fewest characters of a token. */
 export const TOKEN_LENGTH_MIN = 16;
 
@@ -128,10 +130,12 @@ const listening = async (server: net.Server, place: string): Promise<void> => {
   }
 };
 
+/** Takes no more requests, and lets answers that are on their way arrive. */
 const closeServer = async (server: http.Server | https.Server): Promise<void> => {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeAllConnections();
+  const overdue = setTimeout(() => server.closeAllConnections(), CLOSE_MS_MAX);
   await closed;
+  clearTimeout(overdue);
 };
 
 /** Makes way at `path`, unless somebody answers there or it is something else than a socket. */
