@@ -2,8 +2,13 @@
 import type { Pair, Twin } from "./oracle-pair.ts";
 import type { Random } from "./random.ts";
 
-/** Users of the test; user 0 never touches its own user keyrings, which others use too. */
-export const USERS = [0, 64_101, 64_102] as const;
+const OWN_USER = 100_000_000 + 2 * (process.pid % 1_000_000);
+
+/**
+ * Users of the run: user 0, which never touches its own user keyrings, since others use them too, and two that nobody else is,
+ * also while several runs are under way.
+ */
+export const USERS: readonly number[] = [0, OWN_USER, OWN_USER + 1];
 
 const TYPES = [
   ...["user", "user", "user", "user", "user", "user", "logon", "logon"],

@@ -23,6 +23,8 @@ const runHere = async (): Promise<void> => {
   } catch (error) {
     console.log(`seed ${seed}:\n${run.trail.join("\n")}`);
     throw error;
+  } finally {
+    run.cleanUp();
   }
   const counts = [...results].map(([name, count]) => `${name} ${count}`).toSorted();
   console.log(`seed ${seed}: ${counts.join(", ")}\n${steps} steps agree`);

@@ -42,7 +42,6 @@ export class OracleRun {
     for (const uid of USERS) {
       this.#become(uid);
       if (uid === 0) continue;
-      this.#emptyUserRings();
       for (const id of [-4, -5]) {
         const mine = await this.#pair.now(service.getKeyringId(caller, id, false));
         this.#pair.match(mine, kernel.keyctl(0, id, 0), `user keyring ${id}`);
@@ -198,20 +197,19 @@ export class OracleRun {
     for (const uid of USERS) if (uid !== 0) this.#pair.same(`user ${uid}`, mine.get(uid), kernels.get(uid));
   }
 
-  /** What an earlier run left in the kernel's keyrings of this user goes. */
-  #emptyUserRings(): void {
-    const { kernel } = this.#pair;
-    const [user, session] = [kernel.keyctl(0, -4, 0), kernel.keyctl(0, -5, 0)];
-    for (const ring of [session, user]) {
-      if (ring <= 0) continue;
-      if (kernel.keyctl(7, ring) < 0) kernel.keyctl(21, ring);
+  /** Leaves nothing behind in the kernel: the keyrings of the users would stay for ever, or for days. */
+  cleanUp(): void {
+    const { kernel, twins } = this.#pair;
+    for (const uid of USERS) {
+      this.#become(uid);
+      kernel.join(null);
+      if (uid === 0) continue;
+      const rings = [-4, -5].map((id) => kernel.keyctl(0, id));
+      for (const ring of rings) kernel.keyctl(8, ring, -3);
+      for (const { kernels } of twins) kernel.keyctl(7, kernels);
+      // By number: whoever names them by what they are makes them anew.
+      for (const ring of [kernel.keyctl(22, -1, -3), ...rings]) if (ring > 0) kernel.keyctl(21, ring);
     }
-    if (session > 0 && user > 0) kernel.keyctl(8, user, session);
-    // The persistent keyring would outlive the run.
-    kernel.join(null);
-    const persistent = kernel.keyctl(22, -1, -3);
-    if (persistent > 0) kernel.keyctl(21, persistent);
-    this.#pair.clock.pass(1);
   }
 }
 

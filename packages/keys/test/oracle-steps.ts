@@ -177,7 +177,8 @@ const link: Make = (context) => {
 
 const unlink: Make = (context) => {
   const { pair } = context;
-  const key = anyKey(context);
+  // Of a key that is gone, the kernel may still have the remains, which no other operation sees.
+  const key = anyKey({ ...context, gone: [] });
   const ring = anyRing(context);
   return {
     text: `unlink ${show(key)} from ${show(ring)}`,
