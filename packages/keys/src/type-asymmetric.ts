@@ -62,26 +62,36 @@ const signedBy = ({ trusted, chain }: Trust, context: TypeContext): Restriction 
   },
 });
 
-const RESTRICTION = /^key_or_keyring:(0x[0-9a-f]{1,8}|\d{1,10})(:chain)?$/i;
+const RESTRICTION = /^key_or_keyring:([-+]?)(0x[0-9a-f]{1,8}|\d{1,11})(:chain)?$/i;
+
+/** A number as C reads it: hexadecimal, octal or decimal; undefined if it has no meaning or does not fit 32 bits. */
+const numberOf = (sign: string, digits: string): number | undefined => {
+  const isOctal = /^0[0-7]+$/.test(digits);
+  if (/^0\d/.test(digits) && !isOctal) return undefined;
+  const value = (isOctal ? Number.parseInt(digits, 8) : Number(digits)) * (sign === "-" ? -1 : 1);
+  return value >= -(2 ** 31) && value < 2 ** 31 ? value : undefined;
+};
 
 /** "builtin_trusted" and "builtin_and_secondary_trusted" trust nobody: the service comes without certificates of its own. */
 const lookupRestriction = (text: string, context: TypeContext): Restriction | number => {
   if (text === "builtin_trusted" || text === "builtin_and_secondary_trusted") {
     return signedBy({ trusted: undefined, chain: false }, context);
   }
-  const found = RESTRICTION.exec(text);
-  if (found === null) return -EINVAL;
-  const serial = Number(found[1]);
-  const chain = found[2] !== undefined;
-  if (serial === 0) return chain ? signedBy({ trusted: undefined, chain }, context) : -EINVAL;
+  const [, sign = "", digits = "", last] = RESTRICTION.exec(text) ?? [];
+  const serial = numberOf(sign, digits);
+  if (digits === "" || serial === undefined) return -EINVAL;
+  const chain = last !== undefined;
+  if (serial === 0 && chain) return signedBy({ trusted: undefined, chain }, context);
   const trusted = context.find(serial);
   return trusted === undefined ? -ENOKEY : signedBy({ trusted, chain }, context);
 };
 
 /** "id:" and hexadecimal digits finds what ends in them, "ex:" what is exactly that; everything else is a description. */
 const matchPreparse = (match: Match): number => {
-  const [, how, digits] = /^(id|ex):(.*)$/.exec(match.description) ?? [];
-  if (how === undefined || digits === undefined || !HEXADECIMAL.test(digits)) return 0;
+  if (match.description === "") return -EINVAL;
+  const [, how, digits] = /^(id|ex):([^]*)$/.exec(match.description) ?? [];
+  if (how === undefined || digits === undefined) return 0;
+  if (!HEXADECIMAL.test(digits)) return -EINVAL;
   const wanted = digits.toLowerCase();
   match.iterate = true;
   match.compare = (key) =>
@@ -96,6 +106,7 @@ const matchPreparse = (match: Match): number => {
 export const asymmetricType: KeyType = {
   name: "asymmetric",
   preparse: (prepared) => {
+    if (prepared.bytes.length === 0) return -EINVAL;
     const material = parseKeyMaterial(prepared.bytes);
     if (material === undefined) return -EBADMSG;
     prepared.payload = new AsymmetricPayload(material);

@@ -17,6 +17,7 @@ const ORGANISATION = "55040a";
 const SUBJECT_KEY_IDENTIFIER = "551d0e";
 const AUTHORITY_KEY_IDENTIFIER = "551d23";
 const ECDSA_SHA256 = sequence(id("2a8648ce3d040302"));
+const RSA_SHA256 = sequence(id("2a864886f70d01010b"), Buffer.from("0500", "hex"));
 
 /** Whoever signs. */
 export interface Issuer {
@@ -41,8 +42,17 @@ const nameOf = (name: string): Buffer =>
 let serial = 1;
 
 /** "Organisation/Common name" or a common name; signed by the issuer, or by itself. */
-export const makeCertificate = (wanted: { readonly name: string; readonly issuer?: Issuer }): Certificate => {
-  const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+export const makeCertificate = (wanted: {
+  readonly name: string;
+  readonly issuer?: Issuer;
+  /** All certificates of a chain must be of the same kind. */
+  readonly isRsa?: boolean;
+}): Certificate => {
+  const isRsa = wanted.isRsa ?? false;
+  const { publicKey, privateKey } = isRsa
+    ? generateKeyPairSync("rsa", { modulusLength: 2048 })
+    : generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const algorithm = isRsa ? RSA_SHA256 : ECDSA_SHA256;
   const spki = publicKey.export({ format: "der", type: "spki" });
   const identifier = createHash("sha1").update(spki).digest();
   const issuer = wanted.issuer ?? { name: wanted.name, privateKey, identifier };
@@ -51,7 +61,7 @@ export const makeCertificate = (wanted: { readonly name: string; readonly issuer
   const body = sequence(
     element(0xa0, element(0x02, Buffer.from([2]))),
     element(0x02, Buffer.from([serial & 0x7f])),
-    ECDSA_SHA256,
+    algorithm,
     nameOf(issuer.name),
     sequence(time("200101000000Z"), time("490101000000Z")),
     nameOf(wanted.name),
@@ -65,6 +75,6 @@ export const makeCertificate = (wanted: { readonly name: string; readonly issuer
     ),
   );
   const signature = sign("sha256", body, issuer.privateKey);
-  const der = sequence(body, ECDSA_SHA256, element(0x03, Buffer.from([0]), signature));
+  const der = sequence(body, algorithm, element(0x03, Buffer.from([0]), signature));
   return { name: wanted.name, privateKey, identifier, der };
 };

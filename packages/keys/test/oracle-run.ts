@@ -110,15 +110,17 @@ export class OracleRun {
     this.#results.set(name, (this.#results.get(name) ?? 0) + 1);
     if (step.yieldsSerial && mine > 0 && kernels > 0) this.#pair.match(mine, kernels, step.text);
     else this.#pair.same(step.text, mine, kernels);
-    this.#bury();
+    this.#bury(step.settlesLater === true);
     this.#pair.noteSizes();
     if (step.settlesLater === true && mine === 0) await this.#compareAll();
   }
 
   /** Keys that are gone on my side are as good as gone on the other, though that may still have them for a while. */
-  #bury(): void {
+  #bury(wasInvalidated: boolean): void {
     const before = [...this.#pair.twins];
     this.#pair.forgetGone();
+    // The remains of an invalidated key answer now like a key that is gone, now like one that is foreign.
+    if (wasInvalidated) return;
     for (const twin of before) if (!this.#pair.twins.includes(twin)) this.#dying.push(twin);
   }
 
