@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
+import type { ApiFailure, DomainView } from "../src/daemon/api-types.ts";
 import { openApiDocument, pathOf } from "../src/daemon/openapi.ts";
 import type { Route } from "../src/daemon/router.ts";
 import { domainRoutes } from "../src/daemon/routes-domains.ts";
 import { definitionRoutes, serviceRoutes, toolRoutes } from "../src/daemon/routes-service.ts";
 import * as schemas from "../src/daemon/schemas.ts";
 import type { ServiceParts } from "../src/daemon/service-parts.ts";
-import { eventOf, ServiceBench } from "./service-harness.ts";
+import { type Answered, eventOf, ServiceBench } from "./service-harness.ts";
 
 let bench: ServiceBench;
 before(async () => {
@@ -163,6 +164,28 @@ describe("the service's API: metrics", () => {
     assert.match(text, /^xenolith_domain_state\{domid="0",name="Domain-0",state="running"\} 1$/m);
     await bench.ask("DELETE", "/v1/domains/idle");
     assert.doesNotMatch(await (await bench.service.request("/metrics")).text(), /xenolith_domain_.*name="idle"/);
+  });
+});
+
+describe("the service's API: memory", () => {
+  it("a target is within what the maximum allows, and null leaves it to the manager again", async () => {
+    await bench.create("idle", { memory: 2, maxmem: 4 });
+    const put = (what: string, mib: number | null): Promise<Answered<DomainView>> =>
+      bench.ask("PUT", `/v1/domains/idle/memory/${what}`, { bytes: mib === null ? null : mib * 2 ** 20 });
+    const { body: raised } = await put("target", 3);
+    assert.deepEqual([raised.memory.balloon?.isPinned, raised.memory.maxBytes], [true, 3 * 2 ** 20]);
+    assert.equal((await put("target", 5)).status, 400);
+    assert.equal((await put("max", 6)).status, 200);
+    assert.equal((await put("target", 5)).status, 200);
+    const { body: freed } = await put("target", null);
+    assert.deepEqual([freed.memory.balloon?.isPinned, freed.memory.maxBytes], [false, 2 * 2 ** 20]);
+    await bench.ask("DELETE", "/v1/domains/idle");
+  });
+  it("a domain that cannot fit is refused with the numbers", async () => {
+    const config = await bench.config("idle", { memory: 100, memory_min: 100 });
+    const { status, body } = await bench.ask<ApiFailure>("POST", "/v1/domains", { config });
+    assert.match(`${status} ${body.code}`, /^(507 MEMORY_EXHAUSTED|400 INVALID_SIZE)$/);
+    assert.match(body.message, /\d+ bytes.*\d+/);
   });
 });
 

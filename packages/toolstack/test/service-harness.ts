@@ -143,7 +143,8 @@ export class ServiceBench implements AsyncDisposable {
     for (;;) {
       const response = await this.service.request(`/v1/domains/${domain}/console`);
       const text = await response.text();
-      if (isEnough(text)) return text;
+      // Between two runs of a domain there is none of its name.
+      if (response.status === 200 && isEnough(text)) return text;
       await delay(5);
     }
   }

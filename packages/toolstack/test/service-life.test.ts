@@ -157,6 +157,7 @@ describe("the service: the end of a domain", () => {
     await eventOf(events, "domain-restarted", "crash");
     assert.equal(await bench.refusal("GET", "/v1/domains/crash"), "404 DOMAIN_NOT_FOUND");
     assert.equal(await bench.refusal("POST", "/v1/domains", { definition: "crash" }), "409 DOMAIN_EXISTS");
+    assert.ok((await bench.get<DefinitionView>("/v1/definitions/crash")).restartAtMs! > Date.now() - 60_000);
     assert.equal((await bench.ask("DELETE", "/v1/domains/crash")).status, 204);
     assert.equal(await bench.refusal("GET", "/v1/definitions/crash"), "404 DEFINITION_NOT_FOUND");
   });

@@ -118,7 +118,7 @@ describe("the service's state", () => {
       assert.equal(created.status, 201, created.text);
       const changed = await service.ask("PUT", "/v1/domains/only/memory/max", { bytes: 4_321 * 4096 });
       assert.equal(changed.status, 200, changed.text);
-      assert.equal(JSON.parse(changed.text).memory.maxBytes, 4_321 * 4096);
+      assert.equal(JSON.parse(changed.text).memory.balloon.maxBytes, 4_321 * 4096);
       const stateBytes = readdirSync(service.stateDirectory)
         .map((file) => readFileSync(path.join(service.stateDirectory, file), "latin1"))
         .join("");

@@ -42,13 +42,14 @@ describe("xl against a daemon", () => {
     const domid = (await done(["domid", "notes"])).trim();
     assert.equal(await done(["domname", domid]), "notes\n");
     const [, id, mem, vcpus, state] = await rowOf("notes");
-    assert.deepEqual([id, mem, vcpus], [domid, "0", "1"]);
+    // What is set aside for it counts: nobody else can have that.
+    assert.deepEqual([id, mem, vcpus], [domid, "16", "1"]);
     assert.match(state!, /^[r-][b-]----$/);
     assert.match(await done(["list", "-m", "notes"]), new RegExp(`^notes +${domid} +64 .* 16384 `, "m"));
     assert.match(await done(["vcpu-list", domid]), new RegExp(`^notes +${domid} +0 +- `, "m"));
     assert.match(await done(["uptime", "notes"]), new RegExp(`^notes +${domid} 0:00:\\d\\d$`, "m"));
     assert.match(await done(["top", "-b", "-i", "1"]), /^ +notes {2}[r-][b-]---- /m);
-    assert.match(await done(["claims"]), /^notes .* 0$/m);
+    assert.match(await done(["claims"]), /^notes .* 15$/m);
     assert.match(await done(["config-list"]), new RegExp(`^notes +${domid} +no `, "m"));
     await done(["destroy", "notes"]);
     assert.deepEqual(await rowOf("notes"), []);

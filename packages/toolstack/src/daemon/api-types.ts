@@ -183,6 +183,8 @@ export interface DefinitionView {
   readonly config: ConfigDocument;
   /** domid of the domain that was made from it, while there is one. */
   readonly domid?: number;
+  /** When its domain will be started again, while that waits. */
+  readonly restartAtMs?: number;
 }
 
 /** All definitions, by name. */

@@ -83,7 +83,7 @@ export class GuestActions {
     await store.write(`/local/domain/${guest.domain.domid}/name`, name);
   }
 
-  /** Sets a target by hand; null: automatic again. Throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`, `NOT_YET`. */
+  /** Sets a target by hand; null: automatic again. Throws XenolithError `INVALID_SIZE`, `DOMAIN_STATE`, `MEMORY_FROZEN`. */
   async setTarget(guest: Guest, bytes: number | null): Promise<void> {
     if (bytes !== null) requireWhole(bytes);
     await this.#parts.memory.setTarget(guest.domain, bytes ?? undefined);

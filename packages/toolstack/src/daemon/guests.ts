@@ -211,11 +211,15 @@ export class Guests {
 
   async #build({ config }: CheckedDefinition, before: Inheritance | undefined): Promise<Guest> {
     const { host, memory } = this.#parts;
+    const options = domainOptionsOf(config, (name) => this.named(name)?.domain);
+    // Before others are asked to make room: what cannot be loaded needs none.
+    const image = await host.loadImage(config.kernel, { preemptible: config.preemptible });
     using place = await memory.admit(config);
     const domain = await host.createDomain({
-      ...domainOptionsOf(config, (name) => this.named(name)?.domain),
+      ...options,
+      image,
       stdio: { stdin: "pipe", stdout: "pipe", stderr: "pipe" },
-      ...(place.claimBytes === undefined ? {} : { memoryClaimBytes: place.claimBytes }),
+      memoryClaimBytes: place.claimBytes,
     });
     try {
       await memory.manage(domain, config);

@@ -66,12 +66,14 @@ const changed = (parts: ServiceParts, definition: Definition): DefinitionView =>
 
 const definitionView = (parts: ServiceParts, { name, revision, config }: Definition): DefinitionView => {
   const guest = parts.guests.list().find(({ definition }) => definition === name);
+  const restartAtMs = parts.guests.restartAtMs(name);
   return {
     name,
     autostart: config["autostart"] === true,
     revision: String(revision),
     config: { ...config, name, kernel: String(config["kernel"]) },
     ...(guest === undefined ? {} : { domid: guest.domain.domid }),
+    ...(restartAtMs === undefined ? {} : { restartAtMs }),
   };
 };
 

@@ -117,6 +117,7 @@ export const DefinitionView = v.strictObject({
   revision: v.string(),
   config,
   domid: v.exactOptional(integer),
+  restartAtMs: v.exactOptional(count),
 });
 
 export const DefinitionsView = v.strictObject({ definitions: v.array(DefinitionView) });

@@ -12,7 +12,7 @@ import type { Guest } from "./guest.ts";
 import { GuestActions } from "./guest-actions.ts";
 import { Guests } from "./guests.ts";
 import { type Fetch, listenAtPort, listenAtSocket, type Listener, type TcpOptions } from "./http-server.ts";
-import { type MemoryPort, unmanagedMemory } from "./memory-port.ts";
+import { managedMemory, type MemoryPort } from "./memory-port.ts";
 import { ServiceMetrics } from "./metrics.ts";
 import { createApp, type Route } from "./router.ts";
 import { domainRoutes } from "./routes-domains.ts";
@@ -147,7 +147,7 @@ export const openService = async (options: ServiceOptions = {}): Promise<Service
     await store.close();
     throw error;
   });
-  const memory = unmanagedMemory();
+  const memory = managedMemory(host, (error) => log.fault("the memory manager failed to look at the host", error));
   const service = new Service(assemble(host, store, log, memory), [
     async () => memory[Symbol.asyncDispose](),
     () => host.close(),
@@ -168,7 +168,8 @@ export const openService = async (options: ServiceOptions = {}): Promise<Service
  * and the domains that the program made.
  */
 export const embedService = (host: Host, options: Pick<ServiceOptions, "logLevel"> = {}): Service => {
-  const memory = unmanagedMemory();
-  const parts = assemble(host, memoryStore(), new ServiceLog(options.logLevel ?? "silent"), memory);
+  const log = new ServiceLog(options.logLevel ?? "silent");
+  const memory = managedMemory(host, (error) => log.fault("the memory manager failed to look at the host", error));
+  const parts = assemble(host, memoryStore(), log, memory);
   return new Service(parts, [async () => memory[Symbol.asyncDispose]()]);
 };

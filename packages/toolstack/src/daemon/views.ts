@@ -46,19 +46,17 @@ export interface ViewSource {
 }
 
 /** Every domain, dom0 first, in the order of their numbers. */
-export const domainViews = (source: ViewSource): readonly DomainView[] => {
-  const balloons = source.memory.balloons();
-  return visibleSlots(source.host).map((slot) => viewOfSlot(source, slot, balloons));
-};
+export const domainViews = (source: ViewSource): readonly DomainView[] =>
+  visibleSlots(source.host).map((slot) => viewOfSlot(source, slot));
 
 /** One domain. */
 export const domainView = (source: ViewSource, guest: Guest): DomainView => {
   const slot = slotOf(source.host, guest);
-  return slot < 0 ? goneView(source, guest) : viewOfSlot(source, slot, source.memory.balloons());
+  return slot < 0 ? goneView(source, guest) : viewOfSlot(source, slot);
 };
 
 /** The control domain. */
-export const dom0View = (source: ViewSource): DomainView => viewOfSlot(source, DOM0_SLOT, new Map());
+export const dom0View = (source: ViewSource): DomainView => viewOfSlot(source, DOM0_SLOT);
 
 /** Slot of this run of a domain; negative when it is gone. */
 const slotOf = ({ hypervisor }: Host, { domain }: Guest): number =>
@@ -70,15 +68,14 @@ const visibleSlots = ({ hypervisor }: Host): readonly number[] => {
   return listDomains(hypervisor).filter((slot) => slot !== hidden);
 };
 
-const viewOfSlot = (source: ViewSource, slot: number, balloons: ReturnType<MemoryPort["balloons"]>): DomainView => {
+const viewOfSlot = (source: ViewSource, slot: number): DomainView => {
   const { hypervisor } = source.host;
   const info = domainInfo(hypervisor, slot);
   const isDom0 = slot === DOM0_SLOT;
   const guest = isDom0 ? undefined : source.guestOf(info.domid, info.generation);
-  const balloon = balloons.get(info.domid);
+  const balloon = guest === undefined ? undefined : source.memory.balloon(guest.domain);
   return {
     domid: info.domid,
-    name: `(domain ${info.domid})`,
     generation: info.generation,
     revision: `${info.generation}.0`,
     state: flagsOf(domainFlags(hypervisor, slot), guest),
@@ -94,9 +91,14 @@ const viewOfSlot = (source: ViewSource, slot: number, balloons: ReturnType<Memor
     events: info.events,
     vmas: info.vmaCount,
     vmaBudget: info.vmaBudget,
-    ...(isDom0 ? dom0Facts() : {}),
-    ...(guest === undefined ? {} : guestFacts(source, guest)),
+    ...(isDom0 ? dom0Facts() : guest === undefined ? { name: nameOf(source.host, info) } : guestFacts(source, guest)),
   };
+};
+
+/** A domain that is being made, or that another program makes, has the name that it was given there. */
+const nameOf = (host: Host, { domid, generation }: DomainInfo): string => {
+  const domain = host.domain(domid);
+  return domain?.generation === generation ? domain.name : `(domain ${domid})`;
 };
 
 const since = (createdMs: number): Pick<DomainView, "createdMs" | "uptimeSeconds"> => ({
@@ -105,7 +107,7 @@ const since = (createdMs: number): Pick<DomainView, "createdMs" | "uptimeSeconds
 });
 
 /** dom0 is the thread that answers: it runs. */
-const dom0Facts = (): Partial<DomainView> => ({
+const dom0Facts = (): Partial<DomainView> & Pick<DomainView, "name"> => ({
   name: DOM0_NAME,
   state: { running: true, blocked: false, paused: false, shutdown: false, crashed: false, dying: false },
   vcpus: 1,
@@ -113,7 +115,7 @@ const dom0Facts = (): Partial<DomainView> => ({
 });
 
 /** What the service knows of a domain beside the hypervisor. */
-const guestFacts = (source: ViewSource, guest: Guest): Partial<DomainView> => ({
+const guestFacts = (source: ViewSource, guest: Guest): Partial<DomainView> & Pick<DomainView, "name"> => ({
   name: guest.name,
   revision: guest.revision,
   ...(guest.exit === undefined ? {} : { exit: exitView(guest.exit) }),
@@ -149,7 +151,6 @@ const flagsOf = (flags: number, guest: Guest | undefined): DomainFlags => ({
 const goneView = (source: ViewSource, guest: Guest): DomainView => ({
   domid: guest.domain.domid,
   generation: guest.domain.generation,
-  name: guest.name,
   revision: guest.revision,
   state: { running: false, blocked: false, paused: false, shutdown: false, crashed: false, dying: true },
   vcpus: 0,
@@ -212,21 +213,18 @@ export const vcpusView = ({ host }: ViewSource, guest: Guest): VcpusView => {
 };
 
 /** The host. */
-export const hostView = ({ host, memory, startedMs }: ViewSource): HostView => {
-  const pressure = memory.pressure();
-  return {
-    hostname: os.hostname(),
-    version: VERSION,
-    node: process.version,
-    machine: os.machine(),
-    processors: os.availableParallelism(),
-    pid: process.pid,
-    startedMs,
-    uptimeSeconds: Math.max(0, (Date.now() - startedMs) / 1000),
-    ...host.info(),
-    ...(pressure === undefined ? {} : { pressure }),
-  };
-};
+export const hostView = ({ host, memory, startedMs }: ViewSource): HostView => ({
+  hostname: os.hostname(),
+  version: VERSION,
+  node: process.version,
+  machine: os.machine(),
+  processors: os.availableParallelism(),
+  pid: process.pid,
+  startedMs,
+  uptimeSeconds: Math.max(0, (Date.now() - startedMs) / 1000),
+  ...host.info(),
+  pressure: memory.pressure(),
+});
 
 /** Claims of all domains. */
 export const claimsView = (source: ViewSource): ClaimsView => ({

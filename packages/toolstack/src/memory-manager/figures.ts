@@ -53,7 +53,8 @@ export const figuresOf = (
   return { host: { memoryBytes, freeBytes, claimedBytes, ...own }, guests: there.map(guestFigures) };
 };
 
-const guestFigures = (managed: ManagedDomain): GuestFigures => {
+/** Reads those of one domain. */
+export const guestFigures = (managed: ManagedDomain): GuestFigures => {
   const { domain, config, balloon, targetPages, ceilingBytes, leastBytes, reported } = managed;
   const { memoryBytes, memoryBytesMax, deviceModelBytes } = domain.memory.figures();
   return {

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { XenolithError } from "@xenolith/abi";
 import type { Domain, Host } from "@xenolith/host";
 import { admit as decide, type MachineState } from "./admission.ts";
-import { figuresOf, type ManagerFigures } from "./figures.ts";
+import { figuresOf, guestFigures, type GuestFigures, type ManagerFigures } from "./figures.ts";
 import { ManagedDomain } from "./managed-domain.ts";
 import { type ManagerInput, planMemory } from "./manager.ts";
 import { checkMemory, checkSize, FRAME_BYTES, type MemoryConfig } from "./memory-config.ts";
@@ -185,6 +185,17 @@ export class MemoryManager implements AsyncDisposable {
     const { budgetPages } = planMemory(this.#level, this.#input());
     const host = { level: this.#level, readings: this.#readings, budgetBytes: budgetPages * FRAME_BYTES };
     return figuresOf(this.#host, this.#domains.values(), host);
+  }
+
+  /** One domain as it is now; undefined when it is not managed. */
+  figuresOf(domain: Domain): GuestFigures | undefined {
+    const managed = this.#domains.get(domain.domid);
+    return managed?.domain === domain && domain.state !== "free" ? guestFigures(managed) : undefined;
+  }
+
+  /** How short of memory the host was at the last look. */
+  get level(): PressureLevel {
+    return this.#level;
   }
 
   /** Looks at the host once, and writes the targets that follow from it. */
