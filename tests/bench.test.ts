@@ -14,6 +14,7 @@ const benches = [
   "event",
   "grant",
   "hypercall",
+  "keyd",
   "keys",
   "memory",
   "rewrite",
