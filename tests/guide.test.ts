@@ -22,6 +22,13 @@ describe("the guide to sharing and revoking", () => {
   });
 });
 
+describe("the guide to credentials of plugins", { skip: process.getuid!() !== 0 && "helpers are user 0" }, () => {
+  it("can be followed word for word", async () => {
+    const files = await followGuide("docs/guide/credentials.md");
+    assert.deepEqual(files, ["plugin.ts", "launch.ts", "helper.ts", "host.ts"]);
+  });
+});
+
 describe("the page of the package xenstore", () => {
   it("can be followed word for word", async () => {
     assert.deepEqual(await followGuide("packages/xenstore/README.md"), ["store.ts"]);

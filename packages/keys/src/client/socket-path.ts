@@ -4,7 +4,7 @@ import path from "node:path";
 /** The variable that names the daemon's socket. */
 export const SOCKET_VARIABLE = "XKEYD_SOCKET";
 /** Where a daemon that serves the whole machine listens. */
-export const SYSTEM_SOCKET = "/run/xenolith/keys.sock";
+export const SYSTEM_SOCKET = "/run/xenolith-keys/keys.sock";
 
 /** Where a daemon that serves one user listens: in the runtime directory of that user. */
 export const userSocket = (environment: NodeJS.ProcessEnv = process.env): string => {

@@ -35,11 +35,12 @@ export const main = async (words: readonly string[]): Promise<number> => {
     return 0;
   }
   process.umask(UMASK);
+  const end = ended();
   try {
     const peerCredentials = await loadPeerCredentials();
     const write = (line: string): void => void writeSync(STDERR, line);
     const daemon = await startDaemon(options, { environment: process.env, peerCredentials, write });
-    await ended();
+    await end;
     await daemon.close();
     return 0;
   } catch (error) {
