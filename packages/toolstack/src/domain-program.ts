@@ -97,7 +97,7 @@ s ended, c crashed, d being destroyed. Time is processor time. All figures are t
     .argument("[domains...]", "names or domids; all without any")
     .action(async (words: string[], flags: ClientFlags) => setCode(await (await load()).uptimeCommand(words, flags)));
   teach(uptime, "  xl uptime\n  xl uptime notes");
-  const claims = addCommand(program, "claims", "show memory that is set aside for domains being built").action(
+  const claims = addCommand(program, "claims", "show memory that is set aside for domains").action(
     async (flags: ClientFlags) => setCode(await (await load()).claimsCommand(flags)),
   );
   teach(claims, "  xl claims");

@@ -143,12 +143,29 @@ describe("xl against a daemon", () => {
     refused(await at.xl(["create", "--saved", "kept"]), { code: 4, says: /"kept" \[DEFINITION_NOT_FOUND\]/ });
   });
 
-  it("mem-max sets what the hypervisor enforces", async () => {
-    await create("limit");
-    await done(["mem-max", "limit", "8"]);
-    assert.match(await done(["list", "-m", "limit"]), / 8192 /);
-    refused(await at.xl(["mem-max", "limit", "1G"]), { code: 1, says: /1073741824 .*268435456.*\[INVALID_SIZE\]/ });
-    await done(["destroy", "limit"]);
+  it("mem-set sets what a domain is to have, mem-max how far that may go", async () => {
+    /** Target and limit of the domain, in KiB. */
+    const figures = async (): Promise<readonly string[]> => {
+      const [, , , target, , most, limit] = (await done(["list", "-m", "sized"])).split("\n")[1]!.split(/\s+/);
+      return [target!, most!, limit!];
+    };
+    await create("sized", "maxmem=32", "memory_min=4");
+    assert.deepEqual((await figures()).slice(1), ["32768", "16384"]);
+    await done(["mem-set", "sized", "24"]);
+    assert.deepEqual((await figures()).slice(1), ["32768", "24576"]);
+    await done(["mem-set", "sized", "7.5M"]);
+    assert.deepEqual((await figures()).slice(1), ["32768", "7680"]);
+    assert.match(await done(["list", "-m", "sized"]), /by hand$/m);
+    refused(await at.xl(["mem-set", "sized", "33"]), {
+      code: 1,
+      says: /target is 34603008 bytes.* 33554432 \[INVALID_SIZE\]/,
+    });
+    await done(["mem-max", "sized", "6"]);
+    assert.deepEqual((await figures()).slice(1), ["6144", "6144"]);
+    refused(await at.xl(["mem-max", "sized", "1G"]), { code: 1, says: /1073741824 .*268435456.*\[INVALID_SIZE\]/ });
+    await done(["mem-set", "sized", "auto"]);
+    assert.doesNotMatch(await done(["list", "-m", "sized"]), /by hand/);
+    await done(["destroy", "sized"]);
   });
 
   it("debug audit finds nothing, dmesg tells what happened, info what there is", async () => {
@@ -162,7 +179,7 @@ describe("what a daemon refuses", () => {
   const rows: readonly (readonly [string, readonly string[], { readonly code: number; readonly says: RegExp }])[] = [
     [
       "a module that is not there",
-      ["create", "name=x", "kernel=/nowhere.wasm"],
+      ["create", "name=x", "kernel=/nowhere.wasm", "memory=1"],
       { code: 1, says: /\[FILE_NOT_FOUND\]/ },
     ],
     [
@@ -176,7 +193,7 @@ describe("what a daemon refuses", () => {
     ["a name that is a path", ["list", "../host"], { code: 4, says: /\[DOMAIN_NOT_FOUND\]/ }],
     [
       "the device model of nobody",
-      ["create", "name=x", "kernel=IMAGE", "device_model_for=nobody"],
+      ["create", "name=x", "kernel=IMAGE", "memory=1", "device_model_for=nobody"],
       { code: 4, says: /"nobody"/ },
     ],
   ];

@@ -121,7 +121,7 @@ export class Connection {
     await this.#client.ask({ method: "DELETE", path: definitionPath(name) });
   }
 
-  /** Memory that is set aside for domains being built. */
+  /** Memory that is set aside for domains. */
   claims(): Promise<ClaimsView> {
     return this.#client.ask<ClaimsView>({ method: "GET", path: "/v1/claims" }, ["claims"]);
   }
