@@ -61,6 +61,7 @@ export type {
   HostView,
   MemoryRequest,
   MemoryView,
+  NodesView,
   RenameRequest,
   ServiceEvent,
   ServiceEventType,

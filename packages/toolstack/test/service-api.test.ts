@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
-import type { ApiFailure, DomainView } from "../src/daemon/api-types.ts";
+import type { ApiFailure, DomainView, NodesView } from "../src/daemon/api-types.ts";
 import { openApiDocument, pathOf } from "../src/daemon/openapi.ts";
 import type { Route } from "../src/daemon/router.ts";
 import { domainRoutes } from "../src/daemon/routes-domains.ts";
-import { definitionRoutes, serviceRoutes, toolRoutes } from "../src/daemon/routes-service.ts";
+import { definitionRoutes, nodeRoutes, serviceRoutes, toolRoutes } from "../src/daemon/routes-service.ts";
 import * as schemas from "../src/daemon/schemas.ts";
 import type { ServiceParts } from "../src/daemon/service-parts.ts";
 import { type Answered, eventOf, ServiceBench } from "./service-harness.ts";
@@ -29,7 +29,7 @@ interface Document {
 /** The routes as data: none of them is run, so none needs the parts. */
 const allRoutes = (): readonly Route[] => {
   const parts = {} as ServiceParts;
-  const routes = [...domainRoutes(parts), ...definitionRoutes(parts), ...serviceRoutes(parts)];
+  const routes = [...domainRoutes(parts), ...definitionRoutes(parts), ...nodeRoutes(parts), ...serviceRoutes(parts)];
   return [...routes, ...toolRoutes(parts, routes)];
 };
 
@@ -65,6 +65,7 @@ describe("the service's API: its description", () => {
       ["/v1/domains/0/vcpus", schemas.VcpusView],
       ["/v1/definitions", schemas.DefinitionsView],
       ["/v1/definitions/idle", schemas.DefinitionView],
+      ["/v1/xenstore", schemas.NodesView],
       ["/v1/host", schemas.HostView],
       ["/v1/claims", schemas.ClaimsView],
       ["/v1/dmesg", schemas.DmesgView],
@@ -137,6 +138,36 @@ describe("the service's API: definitions", () => {
     await bench.ask("DELETE", "/v1/domains/idle");
     assert.equal((await bench.ask("GET", "/v1/definitions/idle")).status, 200);
     await bench.ask("DELETE", "/v1/definitions/idle");
+  });
+});
+
+describe("the service's API: nodes of xenstore that last", () => {
+  it("a node that was put is in xenstore, and still is when the service has started again", async () => {
+    const target = "/v1/xenstore/tool/backup/last-run";
+    assert.equal((await bench.ask("PUT", target, Buffer.from([0x32, 0x30, 0xff]))).status, 204);
+    await bench.service.close();
+    await bench.start();
+    const { nodes } = await bench.get<NodesView>("/v1/xenstore");
+    assert.deepEqual(nodes, [{ path: "/tool/backup/last-run", base64: "MjD/" }]);
+    assert.deepEqual(await bench.readXenstore("/tool/backup/last-run"), Buffer.from([0x32, 0x30, 0xff]));
+    assert.equal((await bench.ask("DELETE", target)).status, 204);
+    assert.equal(await bench.readXenstore("/tool/backup/last-run"), undefined);
+    assert.deepEqual((await bench.get<NodesView>("/v1/xenstore")).nodes, []);
+  });
+  it("homes of domains, other roots, odd names and large values are refused", async () => {
+    const put = (path: string, bytes = 1): Promise<string> =>
+      bench.refusal("PUT", `/v1/xenstore${path}`, Buffer.alloc(bytes));
+    for (const path of ["/local/domain/1/name", "/vm/x", "/tool", "/tool/", "/tool//a", "/tool/a.b", "/tool/%00"])
+      assert.match(await put(path), /^400 REQUEST_INVALID$|^404 ROUTE_NOT_FOUND$/, path);
+    assert.equal(await put("/tool/a", 4096), "413 REQUEST_TOO_LARGE");
+    assert.deepEqual((await bench.get<NodesView>("/v1/xenstore")).nodes, []);
+    assert.equal(await bench.refusal("DELETE", "/v1/xenstore/tool/a"), "400 REQUEST_INVALID");
+  });
+  it("a node that others stand below is kept until those are forgotten", async () => {
+    for (const path of ["/tool/a", "/tool/a/b"]) await bench.ask("PUT", `/v1/xenstore${path}`, Buffer.from("x"));
+    assert.equal(await bench.refusal("DELETE", "/v1/xenstore/tool/a"), "400 REQUEST_INVALID");
+    for (const path of ["/tool/a/b", "/tool/a"])
+      assert.equal((await bench.ask("DELETE", `/v1/xenstore${path}`)).status, 204);
   });
 });
 

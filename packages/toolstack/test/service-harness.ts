@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { XenstoreClient } from "@xenolith/xenstore";
 import type { ApiFailure, DomainView, ServiceEvent } from "../src/daemon/api-types.ts";
 import { openService, type Service } from "../src/daemon/service.ts";
 import { prelude, Workbench } from "./xl-harness.ts";
@@ -86,8 +87,24 @@ export class ServiceBench implements AsyncDisposable {
         memoryBytes: 64 * 2 ** 20,
         warmVcpuCount: 1,
         cacheDirectory: path.join(this.bench.directory, "cache"),
+        xenstoreSocket: this.#xenstoreSocket,
       },
     });
+  }
+
+  get #xenstoreSocket(): string {
+    return path.join(this.bench.directory, "run", "xenstore.sock");
+  }
+
+  /** What stands in xenstore; undefined where nothing does. */
+  async readXenstore(at: string): Promise<Buffer | undefined> {
+    const client = await XenstoreClient.connect(this.#xenstoreSocket);
+    try {
+      if ((await client.readIfPresent(at)) === undefined) return undefined;
+      return Buffer.from(await client.readBytes(at));
+    } finally {
+      client.close();
+    }
   }
 
   /** A configuration of a guest with 1 MiB. */

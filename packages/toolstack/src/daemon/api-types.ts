@@ -25,6 +25,9 @@
  *     PUT    /v1/definitions/:name    DefineRequest   DefinitionView; makes or replaces it, starts nothing
  *     PATCH  /v1/definitions/:name    UpdateRequest   DefinitionView; holds from the next start on
  *     DELETE /v1/definitions/:name               204; a domain that runs goes on
+ *     GET    /v1/xenstore                        NodesView
+ *     PUT    /v1/xenstore/tool/...               204: the body is the value of a node that outlives the service
+ *     DELETE /v1/xenstore/tool/...               204
  *     GET    /healthz   HealthView      GET /metrics   text of Prometheus      GET /openapi.json
  *
  * `:domain` is a domid or a name. Everything that changes a domain or a definition takes `If-Match: "<revision>"`: when
@@ -200,6 +203,11 @@ export interface DefineRequest {
 /** Keys of the configuration to replace; `null` takes a key away. */
 export interface UpdateRequest {
   readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** Nodes of xenstore that outlive the service, by path. */
+export interface NodesView {
+  readonly nodes: readonly { readonly path: string; readonly base64: string }[];
 }
 
 /** Figures of the host, read when they were asked. */

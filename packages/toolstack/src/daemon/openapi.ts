@@ -25,10 +25,10 @@ export const openApiDocument = (routes: readonly Route[]): Json => {
 };
 
 /** A route's path as OpenAPI writes it. */
-export const pathOf = ({ path }: Pick<Route, "path">): string => path.replace(/:(\w+)/g, "{$1}");
+export const pathOf = ({ path }: Pick<Route, "path">): string => path.replace(/:(\w+)/g, "{$1}").replace("*", "{path}");
 
 const operation = (route: Route): Json => {
-  const parameters = [...route.path.matchAll(/:(\w+)/g)].map(([, name]) => parameter(name!, "path"));
+  const parameters = [...pathOf(route).matchAll(/\{(\w+)\}/g)].map(([, name]) => parameter(name!, "path"));
   const isChange = route.method !== "GET" && parameters.length > 0 && route.request !== "bytes";
   return {
     summary: route.summary,

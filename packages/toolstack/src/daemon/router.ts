@@ -18,6 +18,8 @@ export type Method = "DELETE" | "GET" | "PATCH" | "POST" | "PUT";
 /** A request, as a route's code sees it. */
 export interface Call<Body> {
   readonly body: Body;
+  /** The whole path. */
+  readonly path: string;
   /** A part of the path. */
   readonly param: (name: string) => string;
   /** A word of the query. */
@@ -30,7 +32,7 @@ export interface Call<Body> {
 /** One route. */
 export interface Route {
   readonly method: Method;
-  /** With `:name` parts. */
+  /** With `:name` parts; `*` is the rest. */
   readonly path: string;
   readonly summary: string;
   /** Schema of a JSON body, or `bytes`. */
@@ -111,6 +113,7 @@ const success = async (route: Route, context: Context): Promise<Response> => {
   const { req } = context;
   const value = await route.run({
     body: await readBody(route, req.raw),
+    path: req.path,
     param: (name) => req.param(name) ?? "",
     query: (name) => req.query(name),
     header: (name) => req.header(name),

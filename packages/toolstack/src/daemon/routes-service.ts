@@ -77,6 +77,38 @@ const definitionView = (parts: ServiceParts, { name, revision, config }: Definit
   };
 };
 
+/** Routes about nodes of xenstore that outlive the service. */
+export const nodeRoutes = (parts: ServiceParts): readonly Route[] => [
+  {
+    method: "GET",
+    path: "/v1/xenstore",
+    summary: "The nodes of xenstore that outlive the service",
+    answer: schemas.NodesView,
+    run: () => ({
+      nodes: parts.nodes
+        .list()
+        .map(({ path, value }) => ({ path, base64: Buffer.from(value, "latin1").toString("base64") })),
+    }),
+  },
+  {
+    method: "PUT",
+    path: "/v1/xenstore/*",
+    summary: "Keeps the body as the value of a node below /tool, and writes it; it is there again after a restart",
+    request: "bytes",
+    run: async (call) => {
+      if (call.body instanceof Uint8Array) await parts.nodes.put(nodePath(call.path), call.body);
+    },
+  },
+  {
+    method: "DELETE",
+    path: "/v1/xenstore/*",
+    summary: "Forgets a node that outlives the service, and removes it",
+    run: async (call) => parts.nodes.remove(nodePath(call.path)),
+  },
+];
+
+const nodePath = (path: string): string => path.slice("/v1/xenstore".length);
+
 /** Routes about the host and the service. */
 export const serviceRoutes = (parts: ServiceParts): readonly Route[] => [
   {

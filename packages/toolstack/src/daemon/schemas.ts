@@ -124,6 +124,10 @@ export const DefinitionsView = v.strictObject({ definitions: v.array(DefinitionV
 
 export const ConfigRequest = v.strictObject({ config });
 
+export const NodesView = v.strictObject({
+  nodes: v.array(v.strictObject({ path: v.string(), base64: v.string() })),
+}) satisfies Of<api.NodesView>;
+
 export const HostView = v.strictObject({
   hostname: v.string(),
   version: v.string(),

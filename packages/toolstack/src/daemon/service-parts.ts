@@ -6,6 +6,7 @@ import type { Definitions } from "./definitions.ts";
 import type { EventLog } from "./event-log.ts";
 import type { GuestActions } from "./guest-actions.ts";
 import type { Guests } from "./guests.ts";
+import type { LastingNodes } from "./lasting-nodes.ts";
 import type { ServiceLog } from "./service-log.ts";
 import type { ServiceMetrics } from "./metrics.ts";
 import type { ViewSource } from "./views.ts";
@@ -16,6 +17,7 @@ export interface ServiceParts {
   readonly guests: Guests;
   readonly actions: GuestActions;
   readonly definitions: Definitions;
+  readonly nodes: LastingNodes;
   readonly events: EventLog;
   readonly log: ServiceLog;
   readonly metrics: ServiceMetrics;

@@ -12,11 +12,12 @@ import type { Guest } from "./guest.ts";
 import { GuestActions } from "./guest-actions.ts";
 import { Guests } from "./guests.ts";
 import { type Fetch, listenAtPort, listenAtSocket, type Listener, type TcpOptions } from "./http-server.ts";
+import { LastingNodes } from "./lasting-nodes.ts";
 import { managedMemory, type MemoryPort } from "./memory-port.ts";
 import { ServiceMetrics } from "./metrics.ts";
 import { createApp, type Route } from "./router.ts";
 import { domainRoutes } from "./routes-domains.ts";
-import { definitionRoutes, serviceRoutes, toolRoutes } from "./routes-service.ts";
+import { definitionRoutes, nodeRoutes, serviceRoutes, toolRoutes } from "./routes-service.ts";
 import { type LogLevel, ServiceLog } from "./service-log.ts";
 import type { ServiceParts } from "./service-parts.ts";
 import { memoryStore, openStore, type Store } from "./store.ts";
@@ -89,6 +90,11 @@ export class Service implements AsyncDisposable {
     return this.#parts.guests.adopt(domain);
   }
 
+  /** Puts the lasting nodes back into xenstore. For `openService`, before anybody can look. */
+  async restoreNodes(): Promise<void> {
+    await this.#parts.nodes.restore();
+  }
+
   /** Starts the definitions that start by themselves. */
   async autostart(): Promise<void> {
     await this.#parts.guests.autostart();
@@ -114,7 +120,7 @@ export class Service implements AsyncDisposable {
 }
 
 const routesOf = (parts: ServiceParts): readonly Route[] => {
-  const routes = [...domainRoutes(parts), ...definitionRoutes(parts), ...serviceRoutes(parts)];
+  const routes = [...domainRoutes(parts), ...definitionRoutes(parts), ...nodeRoutes(parts), ...serviceRoutes(parts)];
   return [...routes, ...toolRoutes(parts, routes)];
 };
 
@@ -132,7 +138,8 @@ const assemble = (host: Host, store: Store, log: ServiceLog, memory: MemoryPort)
   };
   const metrics = new ServiceMetrics(views, () => events.readerCount);
   const problems = (): readonly string[] => (store.problem === undefined ? [] : [store.problem]);
-  return { host, guests, actions, definitions, events, log, metrics, views, problems };
+  const nodes = new LastingNodes(store, host);
+  return { host, guests, actions, definitions, nodes, events, log, metrics, views, problems };
 };
 
 /**
@@ -154,6 +161,7 @@ export const openService = async (options: ServiceOptions = {}): Promise<Service
     () => store.close(),
   ]);
   try {
+    await service.restoreNodes();
     await service.listen(options.socketPath ?? defaultDaemonSocket());
     if (options.tcp !== undefined) await service.listenAtPort(options.tcp);
     return service;

@@ -18,7 +18,22 @@ export interface Definition {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
-/** Where definitions are kept. */
+/** A node of xenstore that is there again when the service is. */
+export interface LastingNode {
+  readonly path: string;
+  /** Any bytes, as latin1 text. */
+  readonly value: string;
+}
+
+/** What one transaction changes. */
+export interface StoreChange {
+  readonly put?: Definition;
+  readonly remove?: string;
+  readonly putNode?: LastingNode;
+  readonly removeNode?: string;
+}
+
+/** Where the state is kept. */
 export interface Store {
   /** All definitions, by name. */
   definitions(): readonly Definition[];
@@ -26,11 +41,13 @@ export interface Store {
   /** Why the last change failed, if it did. */
   readonly problem: string | undefined;
   /**
-   * Keeps `put` and forgets `remove`, together or not at all; on disk when it returns.
+   * Keeps what is put and forgets what is removed, together or not at all; on disk when it returns.
    *
    * @throws XenolithError `STORE_FAILED`: nothing has changed.
    */
-  change(change: { readonly put?: Definition; readonly remove?: string }): void;
+  change(change: StoreChange): void;
+  /** The lasting nodes of xenstore, by path. */
+  nodes(): readonly LastingNode[];
   /** Releases the state for another service. May be called again. */
   close(): Promise<void>;
 }
@@ -44,6 +61,8 @@ const FILE = "state.mdb";
 const OWNER = "owner";
 const PREFIX = "definition/";
 const PREFIX_END = "definition0";
+const NODE_PREFIX = "xenstore/";
+const NODE_PREFIX_END = "xenstore0";
 
 const StoredDefinition = v.strictObject({
   format: v.literal(FORMAT),
@@ -55,13 +74,17 @@ const StoredDefinition = v.strictObject({
 /** A store that ends with the process: for a service inside another program. */
 export const memoryStore = (): Store => {
   const kept = new Map<string, Definition>();
+  const nodes = new Map<string, LastingNode>();
   return {
+    nodes: () => [...nodes.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1)),
     definitions: () => [...kept.values()].toSorted(byName),
     get: (name) => kept.get(name),
     problem: undefined,
-    change: ({ put, remove }) => {
+    change: ({ put, remove, putNode, removeNode }) => {
       if (remove !== undefined) kept.delete(remove);
       if (put !== undefined) kept.set(put.name, put);
+      if (removeNode !== undefined) nodes.delete(removeNode);
+      if (putNode !== undefined) nodes.set(putNode.path, putNode);
     },
     close: async () => {},
   };
@@ -84,6 +107,7 @@ export const openStore = (directory: string): Store => {
   let problem: string | undefined;
   return {
     definitions: () => listDefinitions(database),
+    nodes: () => listNodes(database),
     get: (name) => readDefinition(database, name),
     get problem() {
       return problem;
@@ -206,8 +230,20 @@ const decode = (name: string, text: string): Definition => {
   }
 };
 
-const applyChange = (database: RootDatabase<string, string>, { put, remove }: Parameters<Store["change"]>[0]): void => {
+const listNodes = (database: RootDatabase<string, string>): readonly LastingNode[] =>
+  [...database.getRange({ start: NODE_PREFIX, end: NODE_PREFIX_END })].map(({ key, value }) => ({
+    path: key.slice(NODE_PREFIX.length),
+    value: Buffer.from(value, "base64").toString("latin1"),
+  }));
+
+const applyChange = (
+  database: RootDatabase<string, string>,
+  { put, remove, putNode, removeNode }: StoreChange,
+): void => {
   database.transactionSync(() => {
+    if (removeNode !== undefined) database.removeSync(NODE_PREFIX + removeNode);
+    if (putNode !== undefined)
+      database.putSync(NODE_PREFIX + putNode.path, Buffer.from(putNode.value, "latin1").toString("base64"));
     if (remove !== undefined) database.removeSync(PREFIX + remove);
     if (put === undefined) return;
     const { name, revision, isTransient, config } = put;
