@@ -3,24 +3,18 @@
  * touched, and given back; and how soon after a target was written a guest's free memory is the host's.
  */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
-import { P2M_RAM, p2mType } from "@xenolith/core";
 import { memfdResidentBytes } from "@xenolith/sys";
 import type { Domain, Host } from "@xenolith/host";
 import type { XenstoreClient } from "@xenolith/xenstore";
+import { compileBalloons, FRAME_BYTES, touchKept } from "./balloon-guest.ts";
 import { BareThread } from "./bare-thread.ts";
 import type { MappingTimes } from "./bare-mapping.ts";
 import { numberOf, startDomain, withHost } from "./bench-host.ts";
 import { type Bench, type Measurement, median, quartiles, type Result, result, scaled, single } from "./harness.ts";
 
-type Compile = (
-  sources: Record<string, string>,
-  options?: { readonly wasi?: boolean; readonly flags?: readonly string[] },
-) => Promise<Uint8Array>;
-
 const MIB = 2 ** 20;
-const FRAME_BYTES = 4096;
 const KIB_PER_MIB = 1024;
 /** The promises: 0.75 of the bare calls' rate, 50 ms, 2 mappings. */
 const RATIO_MAX = 1 / 0.75;
@@ -29,22 +23,9 @@ const MAPPINGS_MAX = 2;
 const LATENCY_MIB = 64;
 /** What the guest keeps. */
 const REST_MIB = 4;
-/** Where the library keeps pages, as far as this bench uses it. */
-const ARENA_FIRST_GFN = 0x8_0000;
-const ARENA_FRAMES = 0x8000;
 const LOOK_MS = 1;
 /** What the guest's own work may make resident meanwhile: its stack, the rings. */
 const OWN_BYTES_MAX = 256 * 1024;
-
-/** Both guests, before the first one with atomics makes V8 compile everything with its slow compiler. */
-const compileGuests = async (): Promise<readonly Uint8Array<ArrayBuffer>[]> => {
-  const { compileGuest } = (await import(new URL("../../guest/xencc.mjs", import.meta.url).href)) as {
-    compileGuest: Compile;
-  };
-  const sources = { "balloon.c": readFileSync(new URL("../guests/balloon.c", import.meta.url), "utf8") };
-  const reactor = await compileGuest(sources, { wasi: true, flags: ["-mexec-model=reactor"] });
-  return [new Uint8Array(reactor), new Uint8Array(await compileGuest(sources))];
-};
 
 const timeOf = async (domain: Domain, step: string, pages: number): Promise<number> => {
   const elapsedNs = numberOf(await domain.call(step, pages));
@@ -129,15 +110,6 @@ const until = async (isSo: () => boolean | Promise<boolean>): Promise<void> => {
   while (!(await isSo())) await setTimeout(LOOK_MS);
 };
 
-/** Touches every page that the guest's library holds, where the control domain sees them; they stay zero. */
-const touchKept = ({ hypervisor }: Host, domain: Domain): void => {
-  const { domains, p2m } = hypervisor;
-  const slot = domains.slotOf(domain.domid);
-  const zero = new Uint8Array(1);
-  for (let gfn = ARENA_FIRST_GFN; gfn < ARENA_FIRST_GFN + ARENA_FRAMES; gfn += 1)
-    if (p2mType(p2m.get(slot, gfn)) === P2M_RAM) domain.write(gfn * FRAME_BYTES, zero);
-};
-
 /** Milliseconds from the write of a target until the memory is the host's, of a guest that touched it. */
 const latencyMs = async (host: Host, store: XenstoreClient, domain: Domain, sizeMib: number): Promise<number> => {
   const target = `/local/domain/${domain.domid}/memory/target`;
@@ -170,7 +142,7 @@ const latency = async (
 };
 
 export const bench: Bench = async ({ small }) => {
-  const [reactor, loop] = await compileGuests();
+  const [reactor, loop] = await compileBalloons();
   const sizeMib = small ? 4 : 512;
   return withHost({ memoryBytes: 1024 * MIB, warmVcpuCount: 1 }, async (host) => [
     ...(await rates(host, reactor!, sizeMib, small ? 1 : 11)),

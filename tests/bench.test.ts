@@ -15,6 +15,7 @@ const benches = [
   "grant",
   "hypercall",
   "keyd",
+  "manager",
   "keys",
   "memory",
   "rewrite",

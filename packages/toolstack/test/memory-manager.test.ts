@@ -116,6 +116,18 @@ describe("steps", () => {
   });
 });
 
+describe("steps of guests that are slow", () => {
+  it("leave what was promised with those who are still taking it, and give others the rest", () => {
+    const slow = { domid: 1, currentPages: 10, targetPages: 60, wantedPages: 100 };
+    const fast = { domid: 2, currentPages: 50, targetPages: 50, wantedPages: 100 };
+    assert.deepEqual([...nextTargets([slow, fast], 50).values()], [60, 50]);
+    assert.deepEqual([...nextTargets([slow, fast], 59).values()], [64, 55]);
+    // What is wanted less is not promised any more.
+    assert.deepEqual([...nextTargets([{ ...slow, wantedPages: 30 }, fast], 50).values()], [30, 80]);
+    assert.deepEqual([...nextTargets([{ ...slow, wantedPages: 5 }, fast], 50).values()], [5, 100]);
+  });
+});
+
 describe("admission", () => {
   const state = { freePages: 25_600, claimedPages: 5120, reclaimablePages: 2560 };
   it("claims what is free, and asks others for the rest", () => {

@@ -45,12 +45,11 @@ export interface ManagerFigures {
 /** Reads them. */
 export const figuresOf = (
   host: Host,
-  domains: Iterable<ManagedDomain>,
+  domains: readonly ManagedDomain[],
   own: Pick<HostFigures, "budgetBytes" | "level" | "readings">,
 ): ManagerFigures => {
   const { memoryBytes, memoryFreeBytes: freeBytes, memoryClaimedBytes: claimedBytes } = host.info();
-  const there = [...domains].filter(({ domain }) => domain.state !== "free");
-  return { host: { memoryBytes, freeBytes, claimedBytes, ...own }, guests: there.map(guestFigures) };
+  return { host: { memoryBytes, freeBytes, claimedBytes, ...own }, guests: domains.map(guestFigures) };
 };
 
 /** Reads those of one domain. */

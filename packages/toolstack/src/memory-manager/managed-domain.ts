@@ -29,8 +29,8 @@ export class ManagedDomain {
   config: CheckedMemory;
   /** Set by hand: it has that, and no more. */
   pinnedBytes: number | undefined;
-  /** What its balloon was last told, in pages. */
-  targetPages: number;
+  /** What it was told last, in pages; before that, it goes up to its maximum. */
+  #toldPages: number | undefined;
   reported: ReportedState = "unknown";
   readonly #store: XenstoreClient;
   #driven: Promise<DrivenBalloon> | undefined;
@@ -41,7 +41,11 @@ export class ManagedDomain {
     this.domain = domain;
     this.config = config;
     this.balloon = kindOf(domain);
-    this.targetPages = config.memoryBytesMax / FRAME_BYTES;
+  }
+
+  /** The target that its balloon has, in pages. */
+  get targetPages(): number {
+    return this.#toldPages ?? this.config.memoryBytesMax / FRAME_BYTES;
   }
 
   /** The most that it is to have now: what was set by hand, else `memory`. */
@@ -70,7 +74,7 @@ export class ManagedDomain {
     const currentPages = this.ownPages();
     const least = this.leastBytes / FRAME_BYTES;
     const most = Math.max(least, this.ceilingBytes / FRAME_BYTES);
-    const plain = { domid, currentPages, weight: this.config.weight };
+    const plain = { domid, currentPages, targetPages: this.#toldPages, weight: this.config.weight };
     if (this.isMovable) return { ...plain, minPages: least, maxPages: most };
     const held = this.#isRunning ? Math.max(least, currentPages) : currentPages;
     if (this.balloon !== "none" || !this.#isRunning) return { ...plain, minPages: held, maxPages: held };
@@ -100,10 +104,11 @@ export class ManagedDomain {
     const next = isSmall ? this.targetPages : pages;
     if (!isThorough && next === this.targetPages) return;
     const kib = (next * FRAME_BYTES + this.domain.memory.figures().deviceModelBytes) / KIB;
-    this.targetPages = next;
+    this.#toldPages = next;
     if (this.balloon === "reactor") await this.#drive();
     const standing = parseTarget((await this.#store.readIfPresent(this.#path("memory/target"))) ?? "");
-    if (standing !== kib && !this.#isClosed) await this.#store.write(this.#path("memory/target"), String(kib));
+    if (standing !== kib && !this.#isClosed && this.isMovable)
+      await this.#store.write(this.#path("memory/target"), String(kib));
   }
 
   /** Puts the most that it can ever have in the store. */

@@ -9,6 +9,8 @@ import { nextTargets } from "./steps.ts";
 /** A guest as the hypervisor and its configuration describe it. */
 export interface ManagedGuest extends Claimant {
   readonly currentPages: number;
+  /** What it was told last. */
+  readonly targetPages?: number | undefined;
 }
 
 /** All that a step depends on. */
@@ -35,6 +37,11 @@ export const planMemory = (before: PressureLevel, input: ManagerInput): ManagerP
   const level = pressureLevel(before, readings);
   const budgetPages = guestBudget(machinePages, claimedPages, level);
   const wanted = sharePages(guests, budgetPages);
-  const movers = guests.map(({ domid, currentPages }) => ({ domid, currentPages, wantedPages: wanted.get(domid)! }));
+  const movers = guests.map(({ domid, currentPages, targetPages }) => ({
+    domid,
+    currentPages,
+    targetPages,
+    wantedPages: wanted.get(domid)!,
+  }));
   return { level, budgetPages, wanted, targets: nextTargets(movers, freePages - claimedPages) };
 };

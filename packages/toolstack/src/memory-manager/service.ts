@@ -18,7 +18,7 @@ import { Squeezer } from "./squeezer.ts";
 
 const INTERVAL_MS = 1000;
 /** Between two looks while guests are on their way. */
-const BUSY_MS = 10;
+const BUSY_MS = 5;
 const PATIENCE_MS = 5000;
 /** What a new domain takes beside its own memory: shared_info, grant tables. 256 KiB. */
 const DOMAIN_PAGES = 64;
@@ -58,6 +58,8 @@ export class MemoryManager implements AsyncDisposable {
   #isClosed = false;
   /** Looks, one after the other. Never rejects. */
   #work: Promise<void> = Promise.resolve();
+  /** The last one that has not begun. */
+  #waiting: { readonly isThorough: boolean; readonly done: Promise<void> } | undefined;
   #progress = "";
 
   /** Does nothing until something is asked of it; `start` lets it look by itself. */
@@ -158,7 +160,7 @@ export class MemoryManager implements AsyncDisposable {
     const most = managed.config.memoryBytesMax;
     if (bytes !== undefined) checkSize("target", bytes, { least: FRAME_BYTES, most, mostIs: "the maximum is" });
     change(managed, { pinnedBytes: bytes });
-    await this.step();
+    await this.#enqueue(false);
   }
 
   /**
@@ -184,7 +186,7 @@ export class MemoryManager implements AsyncDisposable {
   figures(): ManagerFigures {
     const { budgetPages } = planMemory(this.#level, this.#input());
     const host = { level: this.#level, readings: this.#readings, budgetBytes: budgetPages * FRAME_BYTES };
-    return figuresOf(this.#host, this.#domains.values(), host);
+    return figuresOf(this.#host, this.#there, host);
   }
 
   /** One domain as it is now; undefined when it is not managed. */
@@ -209,6 +211,11 @@ export class MemoryManager implements AsyncDisposable {
 
   get #intervalMs(): number {
     return this.#options.intervalMs ?? INTERVAL_MS;
+  }
+
+  /** Those whose rows exist; a domain can go at any moment, and its end is told a little later. */
+  get #there(): readonly ManagedDomain[] {
+    return [...this.#domains.values()].filter(({ domain }) => domain.state !== "free" && domain.state !== "dead");
   }
 
   #managed(domain: Domain): ManagedDomain {
@@ -242,12 +249,12 @@ export class MemoryManager implements AsyncDisposable {
     return {
       freePages: memoryFreeBytes / FRAME_BYTES,
       claimedPages: memoryClaimedBytes / FRAME_BYTES + this.#admittedPages + DOMAIN_PAGES,
-      reclaimablePages: sum([...this.#domains.values()].map(({ reclaimablePages }) => reclaimablePages)),
+      reclaimablePages: sum(this.#there.map(({ reclaimablePages }) => reclaimablePages)),
     };
   }
 
   #input(): ManagerInput {
-    const guests = [...this.#domains.values()].map((managed) => managed.claimant());
+    const guests = this.#there.map((managed) => managed.claimant());
     const freePages = this.#unclaimedPages();
     return {
       machinePages: freePages + sum(guests.map(({ currentPages }) => currentPages)),
@@ -280,16 +287,23 @@ export class MemoryManager implements AsyncDisposable {
     }
   }
 
+  /** A look that has not begun yet sees what all who wait for it have changed. */
   #enqueue(isThorough: boolean): Promise<void> {
-    this.#work = this.#work
-      .then(() => this.#look(isThorough))
-      .catch((error: unknown) => this.#options.onFault?.(error));
-    return this.#work;
+    const waiting = this.#waiting;
+    if (waiting !== undefined && (waiting.isThorough || !isThorough)) return waiting.done;
+    const look = async (): Promise<void> => {
+      if (this.#waiting?.done === done) this.#waiting = undefined;
+      await this.#look(isThorough);
+    };
+    const done = this.#work.then(look).catch((error: unknown) => this.#options.onFault?.(error));
+    this.#waiting = { isThorough, done };
+    this.#work = done;
+    return done;
   }
 
   async #look(isThorough: boolean): Promise<void> {
     if (this.#isClosed) return;
-    const domains = [...this.#domains.values()].filter(({ domain }) => domain.state !== "free");
+    const domains = this.#there;
     for (const managed of domains) await this.#guard(() => managed.claimLeast());
     if (isThorough) this.#readings = this.#read();
     const { level, targets, wanted } = planMemory(this.#level, this.#input());
@@ -300,7 +314,7 @@ export class MemoryManager implements AsyncDisposable {
       if (isThorough) await this.#guard(() => managed.look());
     }
     if (isThorough) this.#squeezer.look(domains, level, (error) => this.#options.onFault?.(error));
-    this.#comeBack(domains);
+    this.#comeBack();
   }
 
   /** One domain that goes, or whose memory cannot be set aside, is no reason to leave the others alone. */
@@ -313,9 +327,9 @@ export class MemoryManager implements AsyncDisposable {
   }
 
   /** While sizes change, the next look comes soon. */
-  #comeBack(domains: readonly ManagedDomain[]): void {
+  #comeBack(): void {
     if (!this.#isStarted) return;
-    const progress = domains.map((managed) => `${managed.ownPages()}/${managed.targetPages}`).join();
+    const progress = this.#there.map((managed) => `${managed.ownPages()}/${managed.targetPages}`).join();
     this.#schedule(progress === this.#progress ? this.#intervalMs : BUSY_MS);
     this.#progress = progress;
   }
