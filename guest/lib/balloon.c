@@ -166,3 +166,5 @@ void xen_balloon_start(void) {
   xen_tick = tick;
   xen_event_on(xen_start_info->store_evtchn, on_store, NULL);
 }
+
+void xen_balloon_end(void) { xen_tick = NULL; }

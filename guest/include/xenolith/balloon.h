@@ -68,6 +68,12 @@ uint32_t xen_balloon_pages(uint32_t target_kb, uint32_t static_max_kb, uint32_t 
 const struct xen_balloon *xen_balloon(void);
 
 /*
+ * The balloon lets go of the store's ring for good; the domain keeps what it has. For a program that gives the page or the
+ * channel of its store back, or uses the ring by itself.
+ */
+void xen_balloon_end(void);
+
+/*
  * In a reactor the control domain drives the balloon, and asks for pages between two calls. One source file of the
  * program says XEN_BALLOON_EXPORTS; what is kept serves xen_pages_alloc.
  */

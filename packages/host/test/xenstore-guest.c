@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guests of xenstore, good and bad; the command line says which. The bad ones never end by themselves. */
+#include <xenolith/balloon.h>
 #include <xenolith/guest.h>
 #include <xenolith/xenstore.h>
 
@@ -141,13 +142,18 @@ void xen_main(const struct start_info *start) {
   static const struct {
     const char *name;
     void (*run)(void);
-  } modes[] = {{"polite", polite}, {"obedient", obedient}, {"busy", busy},   {"jump", jump},    {"lengths", lengths},
-               {"garbage", garbage}, {"deaf", deaf},       {"knock", knock}, {"vanish", vanish}};
+    /* Uses the ring by itself. */
+    _Bool is_raw;
+  } modes[] = {{"polite", polite, 0},   {"obedient", obedient, 0}, {"busy", busy, 0},
+               {"jump", jump, 1},       {"lengths", lengths, 1},   {"garbage", garbage, 1},
+               {"deaf", deaf, 1},       {"knock", knock, 1},       {"vanish", vanish, 1}};
   ring = (struct xenstore_domain_interface *)(start->store_mfn << XEN_PAGE_SHIFT);
   port = start->store_evtchn;
   for (unsigned int i = 0; i < sizeof modes / sizeof *modes; i++) {
     const char *a = modes[i].name, *b = (const char *)start->cmd_line;
     while (*a != 0 && *a == *b) a++, b++;
-    if (*a == *b) modes[i].run();
+    if (*a != *b) continue;
+    if (modes[i].is_raw) xen_balloon_end();
+    modes[i].run();
   }
 }
