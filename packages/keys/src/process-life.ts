@@ -53,6 +53,8 @@ export const setIds = (
   ids: ProcessIds & { readonly sysAdmin?: boolean; readonly setUid?: boolean },
 ): void => {
   const next = new Process({ ...ids, pid: process.pid });
+  const changesUser = next.fsuid !== process.fsuid;
+  const changesGroup = next.fsgid !== process.fsgid;
   process.uid = next.uid;
   process.euid = next.euid;
   process.suid = next.suid;
@@ -65,8 +67,8 @@ export const setIds = (
   process.sysAdmin = next.sysAdmin;
   process.setUid = next.setUid;
   if (process.thread === undefined) return;
-  process.thread.uid = next.fsuid;
-  process.thread.gid = next.fsgid;
+  if (changesUser) process.thread.uid = next.fsuid;
+  if (changesGroup) process.thread.gid = next.fsgid;
 };
 
 /** All processes are gone, and so are the keyrings that the service keeps. Waits end. */

@@ -1,0 +1,382 @@
+/** Operations on keys and keyrings: what they refuse, in which order, and what they leave. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { inspect } from "node:util";
+import { type Answer, type KeyService, keyErrno, type KeyText, type Process } from "../src/index.ts";
+import { bytes, describeText, errorOf, linksIn, ok, onBench, OPEN, procLine, readText, SESSION } from "./kit.ts";
+
+const done = (result: string | number): string => (typeof result === "number" ? "done" : result);
+
+describe("texts", () => {
+  const longest = "x".repeat(4095);
+  const cases: readonly (readonly [string, KeyText, string])[] = [
+    ["of one byte", "a", "done"],
+    ["of 4,095 bytes", longest, "done"],
+    ["of 4,096 bytes", `${longest}x`, "EINVAL"],
+    ["of a million bytes", "x".repeat(1_000_000), "EINVAL"],
+    ["of 2,048 letters of two bytes", "ä".repeat(2048), "EINVAL"],
+    ["with a NUL", "a\0b", "EINVAL"],
+    ["with a newline, a slash and a semicolon", "a\n/b;c", "done"],
+    ["that is no UTF-8", Uint8Array.of(0xff, 0xfe, 0x80), "done"],
+    ["of letters beyond ASCII", "schlüssel", "done"],
+  ];
+  for (const [what, description, expected] of cases) {
+    it(
+      `as a description ${what}: ${expected}`,
+      onBench((bench) => {
+        const { service } = bench;
+        const process = bench.process(0);
+        const added = service.addKey(process, "user", description, bytes("v"), SESSION);
+        assert.equal(done(errorOf(added)), expected);
+        const found = service.search(process, SESSION, "user", description, 0);
+        if (expected !== "done") {
+          assert.equal(errorOf(found), expected);
+          return;
+        }
+        assert.equal(ok(found), added);
+        const target = Buffer.alloc(5000);
+        const size = ok(service.describe(process, Number(added), target));
+        const raw = typeof description === "string" ? Buffer.from(description) : Buffer.from(description);
+        assert.deepEqual(
+          target.subarray(0, size),
+          Buffer.concat([Buffer.from("user;0;0;3f010000;"), raw, Buffer.alloc(1)]),
+        );
+      }),
+    );
+  }
+
+  it(
+    "as a description that is the same in another form is the same key",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      const key = ok(service.addKey(process, "user", "schlüssel", bytes("v"), SESSION));
+      assert.equal(ok(service.search(process, SESSION, "user", Buffer.from("schlüssel"), 0)), key);
+    }),
+  );
+
+  it(
+    "as a callout: up to 4,095 bytes, empty too; as a restriction and as a name of a session the same",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process(0);
+      assert.equal(errorOf(service.requestKey(process, "user", "k", `${longest}x`, 0)), "EINVAL");
+      assert.equal(errorOf(service.requestKey(process, "user", "k", "a\0", 0)), "EINVAL");
+      assert.equal(errorOf(service.restrict(process, SESSION, "user", `${longest}x`)), "EINVAL");
+      assert.equal(errorOf(service.joinSession(process, `${longest}x`)), "EINVAL");
+      ok(service.joinSession(process, longest));
+    }),
+  );
+});
+
+describe("permissions", () => {
+  const rights = { view: 1, read: 2, write: 4, search: 8, link: 16, setattr: 32 } as const;
+  type Right = keyof typeof rights;
+  type Act = (service: KeyService, process: Process, key: number, ring: number) => Answer;
+  const needs: readonly (readonly [string, Right, Act])[] = [
+    ["describe", "view", (service, process, key) => service.describe(process, key)],
+    ["get its label", "view", (service, process, key) => service.getSecurity(process, key)],
+    ["update", "write", (service, process, key) => service.update(process, key, bytes("x"))],
+    ["ask for its id", "search", (service, process, key) => service.getKeyringId(process, key, false)],
+    ["link", "link", (service, process, key, ring) => service.link(process, key, ring)],
+    ["set its permissions", "setattr", (service, process, key) => service.setPermissions(process, key, OPEN)],
+    ["set its time", "setattr", (service, process, key) => service.setTimeout(process, key, 9)],
+    ["give it away", "setattr", (service, process, key) => service.chown(process, key, -1, 1000)],
+    ["invalidate", "search", (service, process, key) => service.invalidate(process, key)],
+  ];
+  for (const [what, right, act] of needs) {
+    it(
+      `to ${what}: ${right} is enough, and everything else is not`,
+      onBench((bench) => {
+        const { service } = bench;
+        const owner = bench.process();
+        const other = bench.process();
+        const ring = ok(service.getKeyringId(other, SESSION, false));
+        for (const isEnough of [false, true]) {
+          const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
+          const mask = isEnough ? rights[right] : 0x3f & ~rights[right];
+          // The other process has the same user and does not possess the key.
+          ok(service.setPermissions(owner, key, mask << 16));
+          const result = errorOf(act(service, other, key, ring));
+          const refusal = what === "get its label" ? "ENOKEY" : "EACCES";
+          assert.equal(done(result), isEnough ? "done" : refusal);
+          service.clear(other, SESSION);
+          ok(service.clear(owner, SESSION));
+        }
+      }),
+    );
+  }
+
+  it(
+    "belong to exactly one class: an owner without rights does not have those of all others",
+    onBench((bench) => {
+      const { service } = bench;
+      const owner = bench.process();
+      const member = bench.process(1001, { groups: [5, 1000] });
+      const other = bench.process(1002);
+      const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
+      const tries = (mask: number): string[] => {
+        ok(service.setPermissions(owner, key, 0x2800_0000 | mask));
+        const stranger = service.attach({ pid: 1, uid: 1000, gid: 1 });
+        const results = [stranger, member, other].map((process) => done(errorOf(service.describe(process, key))));
+        service.exit(stranger);
+        return results;
+      };
+      assert.deepEqual(tries(0x0001_0000), ["done", "EACCES", "EACCES"]);
+      assert.deepEqual(tries(0x0000_0100), ["EACCES", "done", "EACCES"]);
+      assert.deepEqual(tries(0x0000_0001), ["EACCES", "done", "done"]);
+      assert.deepEqual(tries(0x0000_0201), ["EACCES", "EACCES", "done"]);
+    }),
+  );
+
+  it(
+    "are not overridden by user 0, who only gives away and changes what SETATTR lets it reach",
+    onBench((bench) => {
+      const { service } = bench;
+      const owner = bench.process();
+      const root = bench.process(0);
+      const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
+      assert.equal(errorOf(service.describe(root, key)), "EACCES");
+      assert.equal(errorOf(service.setPermissions(root, key, OPEN)), "EACCES");
+      ok(service.setPermissions(owner, key, 0x3f3f_0020));
+      const other = bench.process(1002);
+      assert.equal(errorOf(service.setPermissions(other, key, OPEN)), "EACCES");
+      assert.equal(errorOf(service.chown(other, key, 1002, -1)), "EACCES");
+      assert.equal(errorOf(service.chown(other, key, -1, 7)), "EACCES");
+      ok(service.chown(other, key, -1, 1002));
+      ok(service.chown(root, key, 1002, 9));
+      ok(service.setPermissions(root, key, 0x3f3f_0021));
+      assert.equal(describeText(service, root, key), "user;1002;9;3f3f0021;k");
+    }),
+  );
+
+  it(
+    "masks with other bits, and ids that nobody can have: EINVAL; nothing to change: 0 for any key",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      for (const mask of [0x4000_0000, 0x8000_0000, 0x40, -1]) {
+        assert.equal(errorOf(service.setPermissions(process, SESSION, mask)), "EINVAL");
+      }
+      for (const id of [-2, 2 ** 32 - 1, 1.5]) assert.equal(errorOf(service.chown(process, SESSION, id, -1)), "EINVAL");
+      assert.equal(errorOf(service.chown(process, 12_345, -1, -1)), 0);
+    }),
+  );
+});
+
+describe("links", () => {
+  it(
+    "are listed by slot: the first one, then from the last slot down; a replaced one keeps its place",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      const names = ["k0", "k1", "k2", "k3", "k4"];
+      const keys = names.map((name) => ok(service.addKey(process, "user", name, bytes("v"), SESSION)));
+      assert.deepEqual(linksIn(service, process, SESSION), [keys[0], keys[4], keys[3], keys[2], keys[1]]);
+      const ring = ok(service.addKey(process, "keyring", "r", null, SESSION));
+      const again = ok(service.addKey(process, "keyring", "r", null, SESSION));
+      assert.notEqual(again, ring);
+      assert.deepEqual(linksIn(service, process, SESSION), [keys[0], again, keys[4], keys[3], keys[2], keys[1]]);
+      ok(service.unlink(process, keys[2]!, SESSION));
+      const next = ok(service.addKey(process, "user", "k5", bytes("v"), SESSION));
+      assert.deepEqual(linksIn(service, process, SESSION), [keys[0], again, keys[4], keys[3], next, keys[1]]);
+    }),
+  );
+
+  it(
+    "unlink and move go by type and description, whichever key is named",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      const [one, two] = ["one", "two"].map((name) => ok(service.addKey(process, "keyring", name, null, SESSION)));
+      const inOne = ok(service.addKey(process, "user", "k", bytes("1"), one!));
+      const inTwo = ok(service.addKey(process, "user", "k", bytes("2"), two!));
+      assert.equal(errorOf(service.move(process, inOne, one!, two!, 1)), "EEXIST");
+      ok(service.move(process, inOne, two!, SESSION, 0));
+      assert.deepEqual(linksIn(service, process, two!), []);
+      assert.equal(errorOf(service.read(process, inTwo)), "ENOKEY");
+      ok(service.unlink(process, inOne, one!));
+      assert.equal(errorOf(service.unlink(process, inOne, one!)), "ENOENT");
+      assert.equal(errorOf(service.move(process, inOne, one!, two!, 0)), "ENOENT");
+      assert.equal(errorOf(service.move(process, inOne, one!, two!, 2)), "EINVAL");
+      assert.equal(ok(service.move(process, inOne, one!, one!, 0)), 0);
+    }),
+  );
+
+  it(
+    "charge four bytes to the keyring's owner; what the collector removes comes back when the keyring is cleared",
+    onBench((bench) => {
+      const { service, clock } = bench;
+      const process = bench.process();
+      const used = (): number => Number(/1000: .* (\d+)\/20000$/m.exec(service.procKeyUsers())?.[1]);
+      const empty = used();
+      const key = ok(service.addKey(process, "user", "abc", bytes("12345"), SESSION));
+      assert.equal(used(), empty + 9 + 4);
+      ok(service.unlink(process, key, SESSION));
+      assert.equal(used(), empty);
+      const timed = ok(service.addKey(process, "user", "abc", bytes("12345"), SESSION));
+      ok(service.setTimeout(process, timed, 10));
+      clock.advance(10 + 299);
+      assert.deepEqual(linksIn(service, process, SESSION), [timed]);
+      clock.advance(1);
+      assert.deepEqual(linksIn(service, process, SESSION), []);
+      assert.equal(used(), empty + 4);
+      ok(service.clear(process, SESSION));
+      assert.equal(used(), empty);
+    }),
+  );
+
+  it(
+    "to a revoked key go when the delay is over, and the delay can be changed",
+    onBench((bench) => {
+      const { service, clock } = bench;
+      const process = bench.process();
+      const key = ok(service.addKey(process, "user", "k", bytes("v"), SESSION));
+      ok(service.revoke(process, key));
+      assert.match(procLine(service, process, key)!, /^IR-Q--- +1 expd 3f010000 .* k: 0$/);
+      assert.equal(errorOf(service.revoke(process, key)), "EKEYREVOKED");
+      assert.equal(service.setLimit("gcDelaySeconds", 3), 0);
+      clock.advance(3);
+      assert.deepEqual(linksIn(service, process, SESSION), []);
+      for (const value of [0, 2 ** 31, 1.5, -1]) assert.equal(errorOf(service.setLimit("maxKeys", value)), "EINVAL");
+      assert.equal(service.limits.maxKeys, 200);
+    }),
+  );
+});
+
+describe("expired keys", () => {
+  it(
+    "are refused by everything but unlink, and revived by being added again, with the same number",
+    onBench((bench) => {
+      const { service, clock } = bench;
+      const process = bench.process();
+      const key = ok(service.addKey(process, "user", "k", bytes("old"), SESSION));
+      ok(service.setTimeout(process, key, 5));
+      clock.advance(5);
+      for (const answer of [
+        service.read(process, key),
+        service.describe(process, key),
+        service.update(process, key, bytes("x")),
+        service.setTimeout(process, key, 0),
+        service.revoke(process, key),
+        service.link(process, key, SESSION),
+      ]) {
+        assert.equal(errorOf(answer), "EKEYEXPIRED");
+      }
+      assert.equal(errorOf(service.search(process, SESSION, "user", "k", 0)), "EKEYEXPIRED");
+      assert.equal(errorOf(service.requestKey(process, "user", "k", null, 0)), "ENOKEY");
+      assert.equal(ok(service.addKey(process, "user", "k", bytes("new"), SESSION)), key);
+      assert.equal(readText(service, process, key), "new");
+      assert.match(procLine(service, process, key)!, / perm /);
+      clock.advance(1000);
+      assert.equal(readText(service, process, key), "new");
+    }),
+  );
+});
+
+describe("types that go", () => {
+  it(
+    "take their keys' payloads along and leave dead keys; keyrings restricted to them take nothing more",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      let destroyed = 0;
+      const own = {
+        name: "own",
+        preparse: () => 0,
+        instantiate: () => 0,
+        destroy: () => {
+          destroyed += 1;
+        },
+        lookupRestriction: () => ({ type: own, trusted: undefined, check: () => 0 }),
+      };
+      assert.equal(service.registerType(own), 0);
+      const key = ok(service.addKey(process, "own", "k", null, SESSION));
+      const ring = ok(service.addKey(process, "keyring", "r", null, SESSION));
+      ok(service.restrict(process, ring, "own", "x"));
+      ok(service.addKey(process, "user", "u", bytes("v"), ring));
+      using held = service.trusted.reference(key);
+      assert.equal(service.unregisterType("own"), 0);
+      assert.equal(errorOf(service.unregisterType("own")), "ENOENT");
+      assert.equal(errorOf(service.unregisterType("keyring")), "EPERM");
+      assert.equal(destroyed, 1);
+      assert.equal(held?.read(), -keyErrno.EKEYREVOKED);
+      assert.equal(errorOf(service.describe(process, key)), "EKEYREVOKED");
+      assert.deepEqual(linksIn(service, process, SESSION), [ring]);
+      assert.equal(errorOf(service.addKey(process, "user", "w", bytes("v"), ring)), "EPERM");
+      assert.equal(errorOf(service.addKey(process, "own", "k", null, SESSION)), "ENODEV");
+    }),
+  );
+});
+
+describe("secrets", () => {
+  it(
+    "do not show when anything of the service is printed, listed or fails",
+    onBench(async (bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      const secret = "hunter2-hunter2";
+      const key = ok(service.addKey(process, "user", "k", bytes(secret), SESSION));
+      ok(service.addKey(process, "big_key", "b", bytes(secret), SESSION));
+      using reference = service.trusted.reference(key);
+      const seen: unknown[] = [service, process, process.session, reference, bench.payloads, service.statistics()];
+      bench.helper = (upcall) => {
+        seen.push(upcall, upcall.helper.session);
+        throw new Error(secret);
+      };
+      const answer = service.requestKey(process, "user", "l", secret, 0);
+      seen.push(answer);
+      assert.ok(typeof answer === "object");
+      seen.push(await answer.settled, service.procKeys(process), service.audit());
+      for (const each of seen) {
+        const text = `${inspect(each, { depth: 12, showHidden: true, getters: true })} ${JSON.stringify(String(each))}`;
+        assert.ok(!text.includes(secret) && !text.includes(Buffer.from(secret).toString("hex")), text.slice(0, 200));
+      }
+    }),
+  );
+});
+
+describe("what is not offered", () => {
+  it(
+    "is refused as a kernel without it refuses, and the capabilities say so",
+    onBench(({ service }) => {
+      assert.equal(errorOf(service.notSupported()), "EOPNOTSUPP");
+      const target = Buffer.alloc(4, 0xff);
+      assert.equal(service.capabilities(target), 2);
+      assert.equal(target.toString("hex"), "f3030000");
+      const [dh, publicKeys, notifications] = [target[0]! & 0x04, target[0]! & 0x08, target[1]! & 0x04];
+      assert.deepEqual([dh, publicKeys, notifications], [0, 0, 0]);
+      assert.equal(service.capabilities(), 2);
+      assert.equal(service.capabilities(Buffer.alloc(1)), 2);
+    }),
+  );
+});
+
+describe("a service", () => {
+  it("refuses options that mean nothing", async () => {
+    const { KeyService } = await import("../src/index.ts");
+    for (const options of [
+      { upcallTimeoutMs: -1 },
+      { upcallTimeoutMs: 2 ** 31 },
+      { limits: { maxKeys: 0 } },
+      { limits: { gcDelaySeconds: 0.5 } },
+      { types: [{ name: "user" }] },
+      { types: [{ name: "" }] },
+    ]) {
+      assert.throws(() => new KeyService(options), { code: "INVALID_ARGUMENT" });
+    }
+  });
+
+  it("that is closed ends waits, and knows no process any more", async () => {
+    const { KeyService, settle } = await import("../src/index.ts");
+    const service = new KeyService({ upcall: { run: () => new Promise(() => undefined) } });
+    const process = service.attach({ pid: 1, uid: 5, gid: 5 });
+    ok(service.joinSession(process, null));
+    const first = service.requestKey(process, "user", "k", "c", 0);
+    const second = service.requestKey(process, "user", "k", "c", 0);
+    assert.ok(typeof first === "object");
+    service.close();
+    assert.equal(await settle(second), -keyErrno.EINTR);
+    assert.throws(() => service.read(process, 1), { code: "INVALID_ARGUMENT" });
+  });
+});
