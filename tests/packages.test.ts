@@ -19,7 +19,7 @@ interface Manifest {
 const manifestOf = (folder: string): Manifest =>
   JSON.parse(readFileSync(path.join(root, folder, "package.json"), "utf8")) as Manifest;
 
-const layers = ["abi", "sys", "core", "loader", "xenstore", "keys", "host", "toolstack"];
+const layers = ["abi", "sys", "core", "loader", "xenstore", "secrets", "keys", "host", "toolstack"];
 const workspace = manifestOf(".");
 
 const common = ({ version, license, type, engines }: Manifest): unknown => ({ version, license, type, engines });

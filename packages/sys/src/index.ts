@@ -46,6 +46,7 @@ export {
   resourceLimit,
 } from "./machine.ts";
 export type { MachineMemory, OvercommitMode, Resource, ResourceLimit } from "./machine.ts";
+export { lockedBytes, lockMemory, mayLockBeyondLimit, sealMapping } from "./locked-memory.ts";
 export {
   Advice,
   advise,

@@ -19,6 +19,7 @@ interface SystemCallNumbers {
   readonly getdents64: number;
   readonly gettid: number;
   readonly memfd_secret: number;
+  readonly mseal: number;
   readonly openat2: number;
   readonly ppoll: number;
   readonly statx: number;
@@ -26,8 +27,26 @@ interface SystemCallNumbers {
 }
 
 const numbersOf: Readonly<Record<string, SystemCallNumbers>> = {
-  x64: { getdents64: 217, gettid: 186, memfd_secret: 447, openat2: 437, ppoll: 271, statx: 332, userfaultfd: 323 },
-  arm64: { getdents64: 61, gettid: 178, memfd_secret: 447, openat2: 437, ppoll: 73, statx: 291, userfaultfd: 282 },
+  x64: {
+    getdents64: 217,
+    gettid: 186,
+    memfd_secret: 447,
+    mseal: 462,
+    openat2: 437,
+    ppoll: 271,
+    statx: 332,
+    userfaultfd: 323,
+  },
+  arm64: {
+    getdents64: 61,
+    gettid: 178,
+    memfd_secret: 447,
+    mseal: 462,
+    openat2: 437,
+    ppoll: 73,
+    statx: 291,
+    userfaultfd: 282,
+  },
 };
 
 /** What a system must be for Xenolith to run on it. */

@@ -4,9 +4,10 @@
  */
 import { constants, release } from "node:os";
 import { url as inspectorUrl } from "node:inspector";
-import { closeSync, existsSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readSync } from "node:fs";
 import { vmaCount, vmaCountMax } from "./address-space.ts";
 import { closeDescriptor, punchHole } from "./descriptor.ts";
+import { mayLockBeyondLimit } from "./locked-memory.ts";
 import { openDescriptorCount, overcommitMode, resourceLimit } from "./machine.ts";
 import { mapAnywhere, PROT_READ_WRITE, unmap } from "./mapping.ts";
 import { createMemfd, createSecretMemfd, Seal, sealsOf } from "./memfd.ts";
@@ -37,7 +38,6 @@ const LINUX_MIN = [5, 8] as const;
 const VMA_COUNT_MIN = 65_530;
 const LOCKED_BYTES_MIN = 64 * 2 ** 20;
 const DESCRIPTORS_MIN = 4096;
-const CAP_IPC_LOCK = 14n;
 
 /** Examines everything, in the order in which a reader wants to see it. Never throws: what fails is reported missing. */
 export const capabilities = async (): Promise<readonly Capability[]> => {
@@ -162,7 +162,7 @@ const mappings = (): Finding => {
 
 const lockedMemory = (): Finding => {
   const { soft } = resourceLimit("MEMLOCK");
-  if (hasCapability(CAP_IPC_LOCK)) return available("no limit applies (CAP_IPC_LOCK)");
+  if (mayLockBeyondLimit()) return available("no limit applies (CAP_IPC_LOCK)");
   if (soft >= LOCKED_BYTES_MIN) return available(`up to ${sizeText(soft)}`);
   return degraded(`secret memory is limited to ${sizeText(soft)}`, "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)");
 };
@@ -223,11 +223,6 @@ const remedies: ReadonlyMap<string, string> = new Map([
 ]);
 
 const kernelVersion = (): readonly number[] => release().split(/[.-]/).slice(0, 2).map(Number);
-
-const hasCapability = (bit: bigint): boolean => {
-  const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
-  return mask !== undefined && ((BigInt(`0x${mask}`) >> bit) & 1n) === 1n;
-};
 
 const sizeText = (bytes: number): string =>
   bytes === Number.POSITIVE_INFINITY ? "any size" : `${String(Math.floor(bytes / 2 ** 10))} KiB`;

@@ -1,0 +1,14 @@
+export type { SecretQuota } from "./account.ts";
+export { CHUNK_BYTES, POOL_BYTES_MAX } from "./limits.ts";
+export type { GrowthPlace, PoolOptions, SecretPolicy } from "./limits.ts";
+export { SecretOwner } from "./owner.ts";
+export type { OwnerOptions } from "./owner.ts";
+export { SecretPool } from "./pool.ts";
+export { readCredential, readSecretFile, readSecretInput, readSecretStream } from "./reading.ts";
+export type { ReadOptions } from "./reading.ts";
+export { SecretRefusal } from "./refusal.ts";
+export type { RefusalCode } from "./refusal.ts";
+export { SecretRegion } from "./region.ts";
+export { Secret } from "./secret.ts";
+export { formatSecretMetrics } from "./statistics.ts";
+export type { OwnerStatistics, PoolStatistics } from "./statistics.ts";
