@@ -29,6 +29,12 @@ describe("the guide to credentials of plugins", { skip: process.getuid!() !== 0 
   });
 });
 
+describe("the guide to many guests in little memory", () => {
+  it("can be followed word for word", async () => {
+    assert.deepEqual(await followGuide("docs/guide/memory.md"), ["worker.c", "many.ts"]);
+  });
+});
+
 describe("the page of the package xenstore", () => {
   it("can be followed word for word", async () => {
     assert.deepEqual(await followGuide("packages/xenstore/README.md"), ["store.ts"]);
