@@ -56,13 +56,14 @@ const limits = {
 } as const;
 
 /**
- * Serves at a Unix socket that only its owner can open. What a service that is gone left there is replaced.
+ * Serves at a Unix socket that only its owner can open. What a service that is gone left there is replaced. With
+ * `ownsProcess` the process's global `Request` and `Response` are replaced by some that make no stream out of a text.
  *
  * @throws XenolithError `SERVICE_RUNNING`, `SYSTEM_CALL`.
  */
-export const listenAtSocket = async (fetch: Fetch, path: string): Promise<Listener> => {
+export const listenAtSocket = async (fetch: Fetch, path: string, ownsProcess: boolean): Promise<Listener> => {
   await removeStale(path);
-  const server = http.createServer(limits, listenerOf(fetch));
+  const server = http.createServer(limits, listenerOf(fetch, ownsProcess));
   // The socket is made with this mode: there is no moment in which others could connect.
   const before = process.umask(0o177);
   try {
@@ -97,7 +98,7 @@ export const listenAtPort = async (fetch: Fetch, options: TcpOptions): Promise<L
 
 const createSecureServer = (pair: Pick<https.ServerOptions, "cert" | "key">, fetch: Fetch): https.Server => {
   try {
-    return https.createServer({ ...limits, ...pair, minVersion: "TLSv1.2" }, listenerOf(fetch));
+    return https.createServer({ ...limits, ...pair, minVersion: "TLSv1.2" }, listenerOf(fetch, false));
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new XenolithError("CONFIG_INVALID", `the certificate and key of the TCP listener: ${reason}`, { cause });
@@ -115,8 +116,8 @@ export const withToken = (fetch: Fetch, token: string): Fetch => {
   };
 };
 
-const listenerOf = (fetch: Fetch): http.RequestListener => {
-  const listener = getRequestListener((request) => fetch(request), { overrideGlobalObjects: false });
+const listenerOf = (fetch: Fetch, ownsProcess: boolean): http.RequestListener => {
+  const listener = getRequestListener((request) => fetch(request), { overrideGlobalObjects: ownsProcess });
   return (request, response) => void listener(request, response);
 };
 

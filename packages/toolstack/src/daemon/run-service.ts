@@ -17,7 +17,7 @@ export const runService = async (
   onReady: (places: readonly string[]) => void = () => {},
 ): Promise<void> => {
   if (options.socketPath === undefined) prepareRuntimeDirectory();
-  const service = await openService(options);
+  const service = await openService({ ...options, ownsProcess: true });
   const ended = signalled();
   onReady(service.places);
   await Promise.race([service.autostart(), ended]);

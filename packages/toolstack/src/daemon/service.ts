@@ -33,6 +33,8 @@ export interface ServiceOptions {
   /** `info` by default. */
   readonly logLevel?: LogLevel;
   readonly host?: HostOptions;
+  /** Nothing else runs in this process: its global `Request` and `Response` may be replaced by faster ones. */
+  readonly ownsProcess?: boolean;
 }
 
 /** `/var/lib/xenolith` for root, a directory in the home of anybody else. */
@@ -76,8 +78,8 @@ export class Service implements AsyncDisposable {
   }
 
   /** Serves at a Unix socket. Throws XenolithError `SERVICE_RUNNING`, `SYSTEM_CALL`. */
-  async listen(socketPath: string): Promise<void> {
-    this.#listeners.push(await listenAtSocket(this.#fetch, socketPath));
+  async listen(socketPath: string, ownsProcess = false): Promise<void> {
+    this.#listeners.push(await listenAtSocket(this.#fetch, socketPath, ownsProcess));
   }
 
   /** Serves over TCP. Throws XenolithError `CONFIG_INVALID`, `SYSTEM_CALL`. */
@@ -162,7 +164,7 @@ export const openService = async (options: ServiceOptions = {}): Promise<Service
   ]);
   try {
     await service.restoreNodes();
-    await service.listen(options.socketPath ?? defaultDaemonSocket());
+    await service.listen(options.socketPath ?? defaultDaemonSocket(), options.ownsProcess);
     if (options.tcp !== undefined) await service.listenAtPort(options.tcp);
     return service;
   } catch (error) {

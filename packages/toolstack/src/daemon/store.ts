@@ -99,16 +99,22 @@ export const openStore = (directory: string): Store => {
   const database = openDatabase(directory);
   try {
     takeOwnership(database, directory);
+    return storeOf(database, directory);
   } catch (error) {
     database.close().catch(() => {});
     throw error;
   }
+};
+
+const storeOf = (database: RootDatabase<string, string>, directory: string): Store => {
   let isClosed = false;
   let problem: string | undefined;
+  // Nobody else writes it: what was read once and changed here is what is stored.
+  const known = new Map(listDefinitions(database).map((definition) => [definition.name, definition]));
   return {
-    definitions: () => listDefinitions(database),
+    definitions: () => [...known.values()].toSorted(byName),
     nodes: () => listNodes(database),
-    get: (name) => readDefinition(database, name),
+    get: (name) => known.get(name),
     get problem() {
       return problem;
     },
@@ -116,6 +122,8 @@ export const openStore = (directory: string): Store => {
       try {
         applyChange(database, change);
         problem = undefined;
+        if (change.remove !== undefined) known.delete(change.remove);
+        if (change.put !== undefined) known.set(change.put.name, change.put);
       } catch (cause) {
         const error = failure("write", directory, cause);
         problem = error.message;
@@ -213,11 +221,6 @@ const listDefinitions = (database: RootDatabase<string, string>): readonly Defin
   [...database.getRange({ start: PREFIX, end: PREFIX_END })].map(({ key, value }) =>
     decode(key.slice(PREFIX.length), value),
   );
-
-const readDefinition = (database: RootDatabase<string, string>, name: string): Definition | undefined => {
-  const value = database.get(PREFIX + name);
-  return value === undefined ? undefined : decode(name, value);
-};
 
 const decode = (name: string, text: string): Definition => {
   try {
