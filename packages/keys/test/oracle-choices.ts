@@ -15,7 +15,8 @@ const TYPES = [
   ...["keyring", "keyring", "keyring", "keyring", "keyring", "nonesuch", ".dead", ""],
 ] as const;
 const DESCRIPTIONS = ["a", "a", "b", "b", "c", "d:e", "d:e", "long description of a key", ".dot", ""] as const;
-const RINGS = ["r1", "r2", "r3", "r4"] as const;
+/** A keyring of any process can be joined by its name; these must not be anybody else's. */
+export const RINGS: readonly string[] = [1, 2, 3, 4].map((number) => `r${number}-${process.pid}`);
 export const MASKS = [
   0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f0000, 0x3f3f0000, 0x3f3f3f00,
   0x3f3f0000, 0x3f010000, 0x3f000000, 0x013f0000, 0x3f3f3f3f, 0x3f3f3f00, 0x1f1f0000, 0x3f003f00, 0x003f0000,

@@ -1,7 +1,7 @@
 /** Random operations, each as the library and as the kernel have it. */
 import type { Answer } from "../src/index.ts";
 import type { Pair, Twin } from "./oracle-pair.ts";
-import { anyKey, anyRing, type Context, MASKS, show, spared, USERS, words } from "./oracle-choices.ts";
+import { anyKey, anyRing, type Context, MASKS, RINGS, show, spared, USERS, words } from "./oracle-choices.ts";
 import type { Random } from "./random.ts";
 
 /** One operation, ready to be done by both. */
@@ -128,7 +128,7 @@ const getId: Make = (context) => {
 };
 
 const join: Make = ({ pair, random, runName }) => {
-  const name = random.chance(0.4) ? null : random.pick([`${runName}-1`, `${runName}-2`, ".hidden", "", "r1"]);
+  const name = random.chance(0.4) ? null : random.pick([`${runName}-1`, `${runName}-2`, ".hidden", "", RINGS[0]!]);
   return {
     text: `join ${name}`,
     mine: () => pair.service.joinSession(pair.caller, name),
