@@ -22,6 +22,15 @@ const manifestOf = (folder: string): Manifest =>
 const layers = ["abi", "sys", "core", "loader", "xenstore", "secrets", "keys", "host", "toolstack"];
 const workspace = manifestOf(".");
 
+/** All sources that are shipped. */
+const sources = layers.flatMap((layer) => {
+  const folder = path.join("packages", layer, "src");
+  return readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => path.join(folder, name))
+    .map((file) => ({ file, text: readFileSync(path.join(root, file), "utf8") }));
+});
+
 const common = ({ version, license, type, engines }: Manifest): unknown => ({ version, license, type, engines });
 
 describe("packages", () => {
@@ -44,6 +53,26 @@ describe("packages", () => {
         else assert.ok(layers.indexOf(sibling) < level && version === workspace.version, dependency);
         assert.ok(dependency !== "koffi" || layer === "sys", "only sys calls C");
       }
+    });
+  }
+
+  for (const [dependency, places] of Object.entries({
+    koffi: ["packages/sys/src/"],
+    commander: ["packages/toolstack/src/"],
+    "smol-toml": ["packages/toolstack/src/config/"],
+    hono: ["packages/toolstack/src/daemon/"],
+    "@hono/node-server": ["packages/toolstack/src/daemon/"],
+    valibot: ["packages/toolstack/src/daemon/"],
+    "@valibot/to-json-schema": ["packages/toolstack/src/daemon/"],
+    lmdb: ["packages/toolstack/src/daemon/"],
+    pino: ["packages/toolstack/src/daemon/"],
+    "prom-client": ["packages/toolstack/src/daemon/"],
+  })) {
+    it(`${dependency} is imported in ${places.join(", ")} only`, () => {
+      const importing = sources.filter(({ text }) => text.includes(`"${dependency}"`)).map(({ file }) => file);
+      assert.ok(importing.length > 0, "it is imported nowhere");
+      const elsewhere = importing.filter((file) => !places.some((place) => file.startsWith(place)));
+      assert.deepEqual(elsewhere, []);
     });
   }
 

@@ -212,6 +212,15 @@ describe("the service's API: memory", () => {
     assert.deepEqual([freed.memory.balloon?.isPinned, freed.memory.maxBytes], [false, 2 * 2 ** 20]);
     await bench.ask("DELETE", "/v1/domains/idle");
   });
+  it("of 300 targets that come at once the last one holds", async () => {
+    await bench.create("idle", { memory: 2, maxmem: 8 });
+    const target = "/v1/domains/idle/memory/target";
+    const sizes = Array.from({ length: 300 }, (_, index) => (2 + (index % 6)) * 2 ** 20);
+    const answers = await Promise.all(sizes.map((bytes) => bench.ask("PUT", target, { bytes })));
+    assert.ok(answers.every(({ status }) => status === 200));
+    assert.equal((await bench.get("/v1/domains/idle")).memory.maxBytes, sizes.at(-1));
+    await bench.ask("DELETE", "/v1/domains/idle");
+  });
   it("a domain that cannot fit is refused with the numbers", async () => {
     const config = await bench.config("idle", { memory: 100, memory_min: 100 });
     const { status, body } = await bench.ask<ApiFailure>("POST", "/v1/domains", { config });
