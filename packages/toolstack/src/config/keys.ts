@@ -137,7 +137,7 @@ export const CONFIG_KEYS: Readonly<Record<keyof ConfigDocument, KeySpec>> = {
     form: { kind: "choice", values: ["off", "zero-pages"] },
     default: '"off"',
     description:
-      "What is taken from a guest that has no balloon driver: nothing, or pages in which every byte is zero. Such a guest traps if it touches one again.",
+      "What is taken from a guest without a balloon driver when the machine is short: nothing, or the machine memory behind pages in which every byte is zero, which the guest does not notice.",
   },
   device_model_memory: {
     form: size(true),
