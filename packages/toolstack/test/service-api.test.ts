@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
-import type { ApiFailure, DomainView, NodesView } from "../src/daemon/api-types.ts";
+import type { ApiFailure, AuditView, DomainView, NodesView } from "../src/daemon/api-types.ts";
 import { openApiDocument, pathOf } from "../src/daemon/openapi.ts";
 import type { Route } from "../src/daemon/router.ts";
 import { domainRoutes } from "../src/daemon/routes-domains.ts";
@@ -226,6 +226,22 @@ describe("the service's API: memory", () => {
     const { status, body } = await bench.ask<ApiFailure>("POST", "/v1/domains", { config });
     assert.match(`${status} ${body.code}`, /^(507 MEMORY_EXHAUSTED|400 INVALID_SIZE)$/);
     assert.match(body.message, /\d+ bytes.*\d+/);
+  });
+});
+
+describe("the service's API: the audit", () => {
+  it("finds nothing while domains run, and leaves them as they were", async () => {
+    for (const guest of ["idle", "echo", "spin"] as const) await bench.create(guest);
+    await bench.ask("POST", "/v1/domains/echo/pause");
+    for (let count = 0; count < 5; count += 1) {
+      const { body } = await bench.ask<AuditView>("POST", "/v1/audit", {});
+      assert.deepEqual(body.findings, []);
+    }
+    const paused = await Promise.all(
+      ["idle", "echo", "spin"].map(async (name) => (await bench.get(`/v1/domains/${name}`)).state.paused),
+    );
+    assert.deepEqual(paused, [false, true, false]);
+    for (const name of ["idle", "echo", "spin"]) await bench.ask("DELETE", `/v1/domains/${name}`);
   });
 });
 

@@ -97,6 +97,34 @@ export class GuestActions {
     this.#tell("memory-max", guest, { bytes });
   }
 
+  /**
+   * Has the hypervisor's state recomputed and compared, one sentence for each thing that does not agree. All domains
+   * rest meanwhile; one that computes goes on and changes nothing.
+   */
+  async audit(): Promise<readonly string[]> {
+    const resting: Guest[] = [];
+    try {
+      for (const guest of this.#parts.guests.list()) {
+        if (!guest.isStarted || guest.exit !== undefined || guest.domain.state === "shutdown") continue;
+        if (await this.#rest(guest)) resting.push(guest);
+      }
+      return this.#parts.host.audit();
+    } finally {
+      for (const { domain } of resting) if (domain.state === "paused") domain.unpause();
+    }
+  }
+
+  /** Pauses a guest beside what its operator did. Whether that is to be taken back. */
+  async #rest({ domain }: Guest): Promise<boolean> {
+    try {
+      await domain.pause({ timeoutMs: PAUSE_MS_MAX });
+      return true;
+    } catch (error) {
+      if (!(error instanceof XenolithError)) throw error;
+      return error.code === "TIMEOUT";
+    }
+  }
+
   /** Writes the request where the guest looks for it. Whether it can look. */
   async #ask({ domain, isPaused, isStarted }: Guest, how: "poweroff" | "reboot"): Promise<boolean> {
     if (domain.kind !== "xen" || isPaused || !isStarted) return false;

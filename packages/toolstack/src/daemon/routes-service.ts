@@ -135,9 +135,9 @@ export const serviceRoutes = (parts: ServiceParts): readonly Route[] => [
   {
     method: "POST",
     path: "/v1/audit",
-    summary: "Recomputes the hypervisor's state from scratch and tells what does not agree",
+    summary: "Recomputes the hypervisor's state from scratch and tells what does not agree; domains rest meanwhile",
     answer: schemas.AuditView,
-    run: () => ({ findings: parts.host.audit() }),
+    run: async () => ({ findings: await parts.actions.audit() }),
   },
   {
     method: "GET",
