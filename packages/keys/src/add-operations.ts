@@ -18,7 +18,7 @@ import {
 import type { Process } from "./process.ts";
 import { startKeyring } from "./rings.ts";
 import { isGone, type KeyState } from "./state.ts";
-import { byteString, type KeyText, PAYLOAD_BYTES_MAX, typeName } from "./text.ts";
+import { byteString, type KeyText, ownText, PAYLOAD_BYTES_MAX, typeName } from "./text.ts";
 import { keyringType } from "./type-keyring.ts";
 
 /** Largest payload that `update` takes: a page. `addKey` may replace one by more. */
@@ -78,22 +78,35 @@ const createOrUpdate = (state: KeyState, process: Process, addition: Addition): 
   const { keyring, possessed, type, prepared } = addition;
   const begun = beginLink(state, keyring, addition);
   if (begun < 0) return begun;
-  let result = linksOf(keyring).restriction?.check(keyring, type, prepared.payload) ?? 0;
-  if (result === 0 && !permits(keyring, KEY_WRITE, process, possessed)) result = -EACCES;
-  if (result === 0) {
-    const present = type.update === undefined ? undefined : linksOf(keyring).find(addition);
-    if (present !== undefined && !isGone(present)) {
-      cancelLink(state, keyring, begun);
-      return updatePresent(state, process, present, addition);
+  let isLinked = false;
+  // The functions of a type may throw; that must not leave a charge behind.
+  try {
+    const refusal = linksOf(keyring).restriction?.check(keyring, type, prepared.payload) ?? 0;
+    if (refusal < 0) return refusal;
+    if (!permits(keyring, KEY_WRITE, process, possessed)) return -EACCES;
+    const present = presentIn(keyring, addition);
+    if (present === undefined) {
+      const serial = create(state, process, addition);
+      isLinked = serial > 0;
+      return serial;
     }
-    result = create(state, process, addition);
+    cancelLink(state, keyring, begun);
+    isLinked = true;
+    return updatePresent(state, process, present, addition);
+  } finally {
+    if (!isLinked) cancelLink(state, keyring, begun);
   }
-  if (result < 0) cancelLink(state, keyring, begun);
-  return result;
+};
+
+/** The key that an addition updates, rather than takes the place of. */
+const presentIn = (keyring: Key, addition: Addition): Key | undefined => {
+  const present = addition.type.update === undefined ? undefined : linksOf(keyring).find(addition);
+  return present === undefined || isGone(present) ? undefined : present;
 };
 
 const create = (state: KeyState, process: Process, addition: Addition): number => {
-  const { type, description, keyring, prepared } = addition;
+  const { type, keyring, prepared } = addition;
+  const description = ownText(addition.description);
   const vetted = type.vetDescription?.(description) ?? 0;
   if (vetted < 0) return vetted;
   const { fsuid: uid, fsgid: gid } = process;
@@ -101,9 +114,12 @@ const create = (state: KeyState, process: Process, addition: Addition): number =
   const key = state.allocate({ type, description, domain: addition.domain, uid, gid, permissions, quota: "checked" });
   if (typeof key === "number") return key;
   if (type === keyringType) startKeyring(state, key);
-  const result = instantiateAndLink(state, key, prepared, { keyring });
-  state.put(key);
-  return result < 0 ? result : key.serial;
+  try {
+    const result = instantiateAndLink(state, key, prepared, { keyring });
+    return result < 0 ? result : key.serial;
+  } finally {
+    state.put(key);
+  }
 };
 
 /** The key is there: its payload is replaced, whether it is expired, negative or good. */

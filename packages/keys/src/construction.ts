@@ -11,6 +11,7 @@ import { type Credentials, DEFAULT_RING, Process } from "./process.ts";
 import { createRing, SESSION_RING, setSession, userRings } from "./rings.ts";
 import type { Wanted } from "./search.ts";
 import type { KeyState } from "./state.ts";
+import { ownText } from "./text.ts";
 import { keyringType } from "./type-keyring.ts";
 import { type Upcall, type UpcallActor, UPCALL_ENVIRONMENT } from "./upcall.ts";
 
@@ -103,7 +104,8 @@ const linkTarget = (state: KeyState, destination: Key | undefined, key: Key): nu
 };
 
 const allocateTarget = (state: KeyState, process: Process, wanted: Wanted): Key | number => {
-  const { type, description, domain } = wanted;
+  const { type, domain } = wanted;
+  const description = ownText(wanted.description);
   if (description === "") return -EINVAL;
   const vetted = type.vetDescription?.(description) ?? 0;
   if (vetted < 0) return vetted;

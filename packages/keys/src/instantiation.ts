@@ -91,10 +91,16 @@ export const instantiateInto = (
     if (!isKeyring(keyring)) return -ENOTDIR;
     const begun = beginLink(state, keyring, key);
     if (begun < 0) return begun;
-    const refusal = linksOf(keyring).restriction?.check(keyring, key.type, prepared.payload) ?? 0;
-    const result = refusal < 0 ? refusal : instantiateAndLink(state, key, prepared, options);
-    if (result < 0) cancelLink(state, keyring, begun);
-    return result;
+    let isLinked = false;
+    try {
+      const refusal = linksOf(keyring).restriction?.check(keyring, key.type, prepared.payload) ?? 0;
+      if (refusal < 0) return refusal;
+      const result = instantiateAndLink(state, key, prepared, options);
+      isLinked = result === 0;
+      return result;
+    } finally {
+      if (!isLinked) cancelLink(state, keyring, begun);
+    }
   });
 
 /** How a key is rejected: for how many seconds, with which error number. */

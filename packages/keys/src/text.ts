@@ -26,6 +26,9 @@ export const byteString = (text: KeyText, bytesMax = TEXT_BYTES_MAX): string | n
 /** The bytes of a byte string. */
 export const bytesOf = (text: string): Uint8Array => Buffer.from(text, "latin1");
 
+/** A copy of a text that keeps nothing else alive: what a caller gave may be a part of something larger, or secret. */
+export const ownText = (text: string): string => Buffer.from(text, "latin1").toString("latin1");
+
 /** The name of a type as a caller gave it: -EINVAL if it is empty or too long, -EPERM if it begins with a dot. */
 export const typeName = (text: KeyText): string | number => {
   const name = byteString(text, TYPE_BYTES_MAX);

@@ -3,6 +3,42 @@ import { describe, it } from "node:test";
 import type { KeyService, KeyType } from "../src/index.ts";
 import { errorOf, linksIn, onBench, SESSION } from "./kit.ts";
 
+describe("a type whose functions throw", () => {
+  for (const where of ["preparse", "vetDescription", "instantiate", "update"] as const) {
+    it(
+      `in ${where}: the caller gets it thrown, and the books are sound`,
+      onBench((bench) => {
+        const { service } = bench;
+        let isBroken = false;
+        const step = (name: string): number => {
+          if (isBroken && name === where) throw new RangeError(name);
+          return 0;
+        };
+        const freed: unknown[] = [];
+        const type: KeyType = {
+          name: "broken",
+          vetDescription: () => step("vetDescription"),
+          preparse: () => step("preparse"),
+          freePreparse: () => void freed.push(1),
+          instantiate: () => step("instantiate"),
+          update: () => step("update"),
+        };
+        assert.equal(service.registerType(type), 0);
+        const process = bench.process();
+        const key = Number(service.addKey(process, "broken", "old", null, SESSION));
+        isBroken = true;
+        const description = where === "update" ? "old" : "new";
+        assert.throws(() => service.addKey(process, "broken", description, null, SESSION), RangeError);
+        assert.deepEqual(service.audit(), []);
+        assert.deepEqual(linksIn(service, process, SESSION), [key]);
+        isBroken = false;
+        assert.ok(Number(service.addKey(process, "broken", description, null, SESSION)) > 0);
+        assert.equal(freed.length, where === "preparse" ? 2 : 3);
+      }),
+    );
+  }
+});
+
 describe("types that build their keys themselves", () => {
   const built: unknown[] = [];
   const type = (service: () => KeyService): KeyType => ({
