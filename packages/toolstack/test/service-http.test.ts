@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, statSync } from "node:fs";
+import { chmodSync, readFileSync, statSync } from "node:fs";
 import net from "node:net";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { READER_COUNT_MAX } from "../src/daemon/event-log.ts";
 import { BYTES_MAX, JSON_BYTES_MAX } from "../src/daemon/router.ts";
-import { HEAD_BYTES_MAX } from "../src/daemon/http-server.ts";
+import { HEAD_BYTES_MAX, listenAtSocket } from "../src/daemon/http-server.ts";
 import { ServiceProcess } from "./service-process.ts";
 import { Workbench } from "./xl-harness.ts";
 
@@ -52,6 +52,18 @@ describe("the service's socket", () => {
     assert.ok(statSync(first.socketPath).isSocket());
     await using second = await ServiceProcess.start(bench);
     assert.equal(second.firstLine, "ready");
+    const answer = (): Response => new Response();
+    await assert.rejects(listenAtSocket(answer, second.socketPath, false), { code: "SERVICE_RUNNING" });
+    assert.ok(await isAlive(second));
+  });
+  it("does not take the place of a file", async () => {
+    using bench = new Workbench();
+    const file = bench.file("xl.sock", "mine");
+    await assert.rejects(
+      listenAtSocket(() => new Response(), file, false),
+      { code: "SYSTEM_CALL" },
+    );
+    assert.equal(readFileSync(file, "utf8"), "mine");
   });
   it("is removed when the service ends on SIGTERM, with exit code 0", async () => {
     using bench = new Workbench();
