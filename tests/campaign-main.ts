@@ -29,6 +29,6 @@ const report = await runCampaign(await compileCampaignGuest(), {
     process.stdout.write(`${line(progress)}\n`);
   },
 });
-process.stdout.write(`${line(report)}\n${JSON.stringify(report.dom0)}\n`);
+process.stdout.write(`${line(report)}\n${JSON.stringify(report.dom0)}\n${JSON.stringify(report.memory)}\n`);
 for (const finding of report.findings) process.stdout.write(`finding: ${finding}\n`);
 process.exitCode = report.findings.length === 0 && report.hypercalls > 0 ? 0 : 1;

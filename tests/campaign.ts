@@ -9,6 +9,7 @@ import { type BootImage, type Domain, Host } from "@xenolith/host";
 import { DOM0_SLOT, freeFrameCount, GATE_IN, HYPERVISOR_OWNER, P2M_SPECIAL, p2mType } from "@xenolith/core";
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
 import { CampaignDom0 } from "./campaign-dom0.ts";
+import { CampaignMemory } from "./campaign-memory.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const MIB = 2 ** 20;
@@ -34,6 +35,8 @@ export interface CampaignReport {
   readonly audits: number;
   /** What the control domain did with the guests' grants, shares and channels, and how often it was refused. */
   readonly dom0: Readonly<Record<string, number>>;
+  /** What happened to the guests' memory limits, targets and claims. */
+  readonly memory: Readonly<Record<string, number>>;
   /** Everything that the auditor found, and what was not given back. */
   readonly findings: readonly string[];
 }
@@ -69,9 +72,11 @@ class Campaign {
     domainsDestroyed: 0,
     audits: 0,
     dom0: {} as Record<string, number>,
+    memory: {} as Record<string, number>,
     findings: [] as string[],
   };
   readonly #dom0: CampaignDom0;
+  readonly #memory: CampaignMemory;
   readonly #host: Host;
   readonly #image: BootImage;
   readonly #random: () => number;
@@ -85,16 +90,19 @@ class Campaign {
     this.report.seed = options.seed;
     this.#dom0 = new CampaignDom0(host, createRandom(options.seed ^ 0x5bd1_e995), this.report.findings);
     this.report.dom0 = this.#dom0.counts;
+    const { findings, memory } = this.report;
+    this.#memory = new CampaignMemory(host, createRandom(options.seed ^ 0x2f6e_2b1), findings, memory);
   }
 
   /** The control domain's part, until the end. */
   async playDom0(): Promise<void> {
-    await this.#dom0.play(() => this.isOver);
+    await Promise.all([this.#dom0.play(() => this.isOver), this.#memory.play(() => this.isOver)]);
   }
 
   /** Gives back what the control domain has open. */
   async closeDom0(): Promise<void> {
     await this.#dom0.close();
+    await this.#memory.close();
   }
 
   get isOver(): boolean {
@@ -104,7 +112,7 @@ class Campaign {
   /** One place for a guest: as soon as one is gone the next one comes. */
   async keepGuest(): Promise<void> {
     while (!this.isOver) {
-      const domain = await this.#host.createDomain({
+      const domain = await this.#memory.create({
         image: this.#image,
         memoryBytesMax: (1 + Math.floor(this.#random() * 8)) * MIB,
         vcpus: 1 + Math.floor(this.#random() * 3),
