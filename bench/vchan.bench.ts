@@ -15,7 +15,7 @@ import { MessageChannel } from "node:worker_threads";
 import type { Host } from "@xenolith/host";
 import { BareThread } from "./bare-thread.ts";
 import { withHost } from "./bench-host.ts";
-import { type Bench, comparePair, fastestPair, type Measurement, type Result, result } from "./harness.ts";
+import { type Bench, comparePair, fastestPair, type Measurement, type Result, result, type Rounds } from "./harness.ts";
 import { compileMailboxGuest, MailboxGuest } from "./mailbox-guest.ts";
 import { onOneProcessor } from "./one-processor.ts";
 
@@ -23,8 +23,9 @@ const MIB = 2 ** 20;
 const RING_BYTES = MIB;
 const PIECE_BYTES = MIB / 4;
 const MESSAGE_BYTES = 64;
-/** What the bare ring's ends tell each other at a time. */
+/** What the bare ring's ends tell each other at a time; and other lengths, of which one may be better. */
 const BARE_PIECE_BYTES = MIB / 16;
+const BARE_PIECES = [MIB / 256, MIB / 64, MIB / 16, MIB / 4];
 const BARE_PAGES = (130 * MIB) / 65_536;
 /** Memory that fits into a processor's own cache, and memory that fits into none. */
 const CACHED_BYTES = MIB / 4;
@@ -97,23 +98,12 @@ const memcpy =
 
 /** The same ring of 1 MiB, by threads that do nothing but copy and spin. */
 const bareStream =
-  ({ threads: [near, far] }: Stage, window: number): Talk =>
+  ({ threads: [near, far] }: Stage, window: number, bytes = BARE_PIECE_BYTES): Talk =>
   async (pieces) => {
+    const count = (pieces * PIECE_BYTES) / bytes;
     await near.call("bare-stream.js", "reset");
-    const sent = near.call(
-      "bare-stream.js",
-      "send",
-      BARE_PIECE_BYTES,
-      (pieces * PIECE_BYTES) / BARE_PIECE_BYTES,
-      window,
-    );
-    const elapsedNs = await far.call<number>(
-      "bare-stream.js",
-      "receive",
-      BARE_PIECE_BYTES,
-      (pieces * PIECE_BYTES) / BARE_PIECE_BYTES,
-      window,
-    );
+    const sent = near.call("bare-stream.js", "send", bytes, count, window);
+    const elapsedNs = await far.call<number>("bare-stream.js", "receive", bytes, count, window);
     await sent;
     return elapsedNs;
   };
@@ -157,9 +147,21 @@ const measureStream = async (stage: Stage): Promise<Result[]> => {
     await beside("stream-64MiB-beside-bare-ring", bulk, bareStream(stage, BULK_BYTES)),
     await beside("stream-cached-beside-memcpy", cached, memcpy(stage, CACHED_BYTES), rounds, RATIO_MAX),
     await beside("stream-cached-beside-bare-ring", cached, bareStream(stage, CACHED_BYTES)),
+    await boundOfRing(stage, rounds),
     await beside("stream-beside-message-port", cached, port, few),
     await beside("stream-beside-unix-socket", cached, socket, few),
   ];
+};
+
+/** What any stream can come to out of and into the cache: the bare ring with the best length of pieces, beside memcpy. */
+const boundOfRing = async (stage: Stage, rounds: Rounds): Promise<Result> => {
+  const floor = memcpy(stage, CACHED_BYTES);
+  let best: Measurement | undefined;
+  for (const bytes of BARE_PIECES) {
+    const measured = await fastestPair({ value: bareStream(stage, CACHED_BYTES, bytes), floor }, rounds);
+    if (best === undefined || measured.ratio < best.ratio) best = measured;
+  }
+  return result("best-bare-ring-cached-beside-memcpy", "GB/s", asRate(best!));
 };
 
 const measurePing = async (stage: Stage): Promise<Result[]> => {

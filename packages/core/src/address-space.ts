@@ -32,6 +32,9 @@ const HOME_TYPES = (1 << P2M_RAM) | (1 << P2M_RAM_RO) | (1 << P2M_SPECIAL);
 /** Types that count as writable mappings of another domain's frame. */
 const BORROWED_WRITABLE_TYPES = (1 << P2M_GRANT_RW) | (1 << P2M_FOREIGN) | (1 << P2M_REVOKABLE_RW);
 
+/** Entries that are written one by one. */
+const SHORT_RUN = 16;
+
 /** What is to stand where. */
 interface Placement {
   readonly gfn: number;
@@ -219,8 +222,11 @@ const recordRun = (hypervisor: Hypervisor, slot: number, placement: Placement, f
   const { gfn, mfn, count, type } = placement;
   const { entries } = p2m;
   const at = p2m.at(slot, gfn);
-  if (type === P2M_HOLE || type === P2M_ZERO) entries.fill(first, at, at + count);
-  else if (placement.entries !== undefined) entries.set(placement.entries, at);
+  // A call of the engine costs more than a short loop.
+  if ((type === P2M_HOLE || type === P2M_ZERO) && count > SHORT_RUN) entries.fill(first, at, at + count);
+  else if (type === P2M_HOLE || type === P2M_ZERO) {
+    for (let index = at; index < at + count; index += 1) entries[index] = first;
+  } else if (placement.entries !== undefined) entries.set(placement.entries, at);
   else countUp(entries, at, count, first);
   if (((HOME_TYPES >>> type) & 1) !== 0) {
     for (let index = 0; index < count; index += 1) frames.gfn[mfn + index] = gfn + index + 1;

@@ -128,8 +128,7 @@ const pinAll = (
   let index = from;
   while (index < end) {
     const pinned = refused !== 0 ? 0 : pinRun(hypervisor, granter, grantee, batch, index, end);
-    batch.status.fill(GNTST_okay, index, index + pinned);
-    index += pinned;
+    for (const pinnedEnd = index + pinned; index < pinnedEnd; index += 1) batch.status[index] = GNTST_okay;
     if (index === end) break;
     // The next one is not so simple, or stands alone.
     const units = (batch.flags[index]! & GNTMAP_readonly) === 0 ? PIN_HOST_WRITE : PIN_HOST_READ;
