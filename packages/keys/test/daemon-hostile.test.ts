@@ -1,13 +1,15 @@
 /** Clients that do not keep to the protocol, do not read, or go away. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createConnection, type Socket } from "node:net";
+import path from "node:path";
 import { describe, it } from "node:test";
 import { FrameInput } from "../src/client/frame-input.ts";
 import { FrameOutput } from "../src/client/frame-output.ts";
 import { KeyClient, KeyConnection } from "../src/client/index.ts";
 import { FRAME_BYTES_MAX, NO_REQUEST, operations, PROTOCOL_MAGIC, PROTOCOL_VERSION } from "../src/client/protocol.ts";
-import { findingsOf, startTestDaemon, type TestDaemon } from "./daemon-kit.ts";
+import { findingsOf, packageRoot, startTestDaemon, type TestDaemon } from "./daemon-kit.ts";
 import { Random } from "./random.ts";
 
 const open = async (test: TestDaemon): Promise<Socket> => {
@@ -162,9 +164,14 @@ describe("a client", () => {
   const skip = process.getuid!() !== 0 && "only user 0 can become another";
   it("that floods the daemon with connections is turned away, and others are not", { skip }, async () => {
     await using test = await startTestDaemon();
-    const flood = `for (let count = 0; count < 600; count += 1) {
-      require("node:net").connect(process.env.XKEYD_SOCKET).on("error", () => {});
-    }`;
+    // One after the other: more at a time than wait to be accepted are not connected at all.
+    const flood = `let count = 0;
+      const next = () => {
+        if (count === 600) return;
+        count += 1;
+        require("node:net").connect(process.env.XKEYD_SOCKET).on("error", () => {}).once("connect", next);
+      };
+      next();`;
     const flooding = test.run(process.execPath, ["-e", flood], { uid: 12_345 });
     const { metrics } = test.daemon;
     while (metrics.connections + metrics.refusedConnections < 600)
@@ -256,5 +263,96 @@ describe("random bytes", () => {
     await test.daemon.close();
     assert.ok(isWorking);
     assert.deepEqual(findings, []);
+  });
+});
+
+describe("a client that dies", () => {
+  const request = Buffer.concat([
+    words(0, 2, operations.requestKey.code, 4),
+    Buffer.from("user"),
+    words(4),
+    Buffer.from("a:it"),
+    words(0, -4),
+  ]);
+  request.writeUInt32LE(request.length - 4, 0);
+  const steps: readonly (readonly [when: string, sent: Buffer])[] = [
+    ["before it said anything", Buffer.alloc(0)],
+    ["within its greeting", greeting().subarray(0, 7)],
+    ["after its greeting", greeting()],
+    ["within its request", Buffer.concat([greeting(), request.subarray(0, request.length - 3)])],
+    ["while its key is built", Buffer.concat([greeting(), request])],
+    [
+      "while two of its requests wait",
+      Buffer.concat([greeting(), request, words(16, 3, operations.getKeyringId.code, -4, 0)]),
+    ],
+  ];
+  for (const [when, sent] of steps) {
+    it(`${when} leaves nothing behind, and the next one is served`, async () => {
+      await using test = await startTestDaemon();
+      const helper = test.script("helper", "#!/bin/sh\nsleep 0.3\nexec keyctl instantiate $1 built 0\n");
+      test.rules(`create user a:* * ${helper} %k\n`);
+      const code = `const socket = require("node:net").connect(process.env.XKEYD_SOCKET);
+        socket.write(Buffer.from("${sent.toString("hex")}", "hex"), () => setTimeout(() => process.kill(process.pid, "SIGKILL"), 50));`;
+      await test.run(process.execPath, ["-e", code]);
+      let built: string;
+      {
+        await using keys = await KeyClient.connect({ socket: test.socket });
+        const bytes = Buffer.alloc(16);
+        const key = await keys.request("user", "a:it", { callout: "", destination: "user" });
+        built = bytes.toString("latin1", 0, await key.read(bytes));
+      }
+      const isBusy = (): boolean => {
+        const { connections, upcalls } = test.daemon.metrics;
+        return test.daemon.service.statistics().waits + connections + upcalls > 0;
+      };
+      while (isBusy()) await new Promise((resolve) => setTimeout(resolve, 10));
+      test.daemon.registry.sweep();
+      const findings = await findingsOf(test);
+      const { processes } = test.daemon.service.statistics();
+      await test.daemon.close();
+      assert.equal(built, "built");
+      // This process is still known.
+      assert.equal(processes, 1);
+      assert.deepEqual(findings, []);
+    });
+  }
+});
+
+describe("a machine without room for another process", () => {
+  const USER = 54_321;
+  const xkeyd = path.join(packageRoot, "bin/xkeyd.js");
+  const skip = process.getuid!() !== 0 && "only user 0 can become another";
+  it("the request is answered with EAGAIN, the next ones with ENOKEY, and all else goes on", { skip }, async () => {
+    await using test = await startTestDaemon();
+    test.rules("create user a:* * |/bin/cat\n");
+    const { directory } = test;
+    const own = `${directory}/own/keys.sock`;
+    await test.run("/bin/sh", ["-c", `mkdir ${directory}/own; chown ${USER} ${directory}/own`]);
+    // The daemon's user may have 80 processes and threads, and soon has as many others.
+    const limited = [
+      "--nproc=80:80",
+      "setpriv",
+      `--reuid=${USER}`,
+      `--regid=${USER}`,
+      "--clear-groups",
+      process.execPath,
+    ];
+    const options = ["--socket", own, "--config", `${directory}/request-key.conf`];
+    const daemon = spawn("prlimit", [...limited, xkeyd, ...options], { stdio: ["ignore", "ignore", "pipe"] });
+    await once(daemon.stderr, "data");
+    const others = Array.from({ length: 80 }, () =>
+      spawn("sleep", ["1000"], { uid: USER, gid: USER, stdio: "ignore" }),
+    );
+    const client = `const { KeyConnection } = await import("${new URL("../src/client/index.js", import.meta.url).href}");
+      const keys = await KeyConnection.connect("${own}");
+      const ask = () => keys.result("requestKey", ["user", "a:it", "told", -4]);
+      console.log(await ask(), await ask(), await keys.result("getKeyringId", [-4, 0]) > 0);
+      await keys.close();`;
+    const { out } = await test.run(process.execPath, ["--input-type=module", "-e", client], {});
+    for (const other of others) other.kill();
+    daemon.kill();
+    await once(daemon, "exit");
+    await test.daemon.close();
+    assert.equal(out, "-11 -126 true\n");
   });
 });

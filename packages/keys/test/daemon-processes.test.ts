@@ -58,10 +58,13 @@ describe("a shell", () => {
 
   it("whose child is an orphan by the time of its first contact: it is known by its session leader", async () => {
     await using test = await startTestDaemon();
-    const script = `exec setsid -w sh -c 'keyctl new_session >/dev/null; keyctl id @s; (sh -c "sleep 0.3; keyctl id @s" &) ; sleep 1'`;
-    const [own, orphan] = lines(await shell(test, script));
+    const file = `${test.directory}/orphan`;
+    const orphan = `(sh -c "sleep 0.3; keyctl id @s > ${file}" &)`;
+    const wait = `until [ -s ${file} ]; do sleep 0.05; done; cat ${file}`;
+    const script = `exec setsid -w sh -c 'keyctl new_session >/dev/null; keyctl id @s; ${orphan}; ${wait}'`;
+    const [own, known] = lines(await shell(test, script));
     await test.daemon.close();
-    assert.equal(orphan, own);
+    assert.equal(known, own);
   });
 
   it("that ends with the daemon's answer under way leaves nothing behind", async () => {

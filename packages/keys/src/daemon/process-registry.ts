@@ -24,6 +24,8 @@ const ANCESTORS_MAX = 1024;
 const SWEEP_MS = 1000;
 /** A process that only asked one thing is usually gone this long after it hung up. */
 const GONE_AFTER_MS = 30;
+/** Looking for processes that have ended takes no more than this part of the time, however many there are. */
+const SWEEP_SHARE = 1 / 20;
 const CAP_SETUID = 7n;
 const CAP_SYS_ADMIN = 21n;
 
@@ -37,6 +39,8 @@ export class ProcessRegistry {
   readonly #known = new Map<number, Known>();
   readonly #sweeper: NodeJS.Timeout;
   readonly #soon = new Set<NodeJS.Timeout>();
+  /** Milliseconds: when the next sweep may be without taking more than its share. */
+  #sweepFrom = 0;
 
   constructor(service: KeyService, table: ProcessTable) {
     this.#service = service;
@@ -52,6 +56,8 @@ export class ProcessRegistry {
 
   /** The caller at the other end of a new connection; undefined when the kernel does not say who that is. */
   identify(peer: PeerIdentity): Caller | undefined {
+    // Keys of a process that has ended are gone for whoever connects after that.
+    if (performance.now() >= this.#sweepFrom) this.sweep();
     const facts = peer.pid > 0 ? this.#table.facts(peer.pid) : undefined;
     if (facts === undefined || !facts.isAlive) return undefined;
     const known = this.#knownOf(facts) ?? this.#admit(facts, rightsOf(peer, this.#table.rights(peer.pid)));
@@ -93,7 +99,10 @@ export class ProcessRegistry {
 
   /** Lets go of processes that have ended. */
   sweep(): void {
+    const start = performance.now();
     for (const known of [...this.#known.values()]) this.#endIfGone(known);
+    const end = performance.now();
+    this.#sweepFrom = end + (end - start) / SWEEP_SHARE;
   }
 
   /** Lets go of all of them. */
