@@ -173,12 +173,11 @@ export const build = async (
   const { target } = carried;
   const { type } = target;
   if (type.requestKey === undefined) return await buildWithHelper(state, process, authority, options);
-  try {
-    await type.requestKey(carried, options.aux);
-  } catch {
-    // What the type threw could hold anything; that it failed is all that is passed on.
-    completeRequest(state, authority, -EIO);
-  }
+  const run = async (): Promise<number> => {
+    await type.requestKey?.(carried, options.aux);
+    return 0;
+  };
+  await within(state, run, options);
   const failed = (target.flags & KEY_UNDER_CONSTRUCTION) !== 0;
   completeRequest(state, authority, failed ? -ENOKEY : 0);
   return failed ? -ENOKEY : 0;
@@ -263,20 +262,38 @@ const runHelper = async (
 ): Promise<number> => {
   if (actor === undefined) return -ENOENT;
   const abort = new AbortController();
-  const start = async (): Promise<number> => await actor.run({ ...upcall, signal: abort.signal });
-  const ended = start().catch(() => -EIO);
-  if (timeoutMs === 0) return await ended;
-  let cancel = (): void => undefined;
-  const late = new Promise<number>((resolve) => {
-    cancel = state.clock.after(timeoutMs, () => {
-      abort.abort();
-      resolve(0);
-    });
-  });
-  const result = await Promise.race([ended, late]);
-  cancel();
-  return result;
+  const run = async (): Promise<number> => await actor.run({ ...upcall, signal: abort.signal });
+  return await within(state, run, { timeoutMs, onGivenUp: () => abort.abort() });
 };
+
+/** How long something may take, and who hears of it if it takes longer. */
+interface Patience {
+  readonly timeoutMs: number;
+  readonly onGivenUp?: () => void;
+}
+
+/** What `run` comes to; -EIO if it fails, 0 if it takes too long or the service is closed before. */
+const within = async (
+  state: KeyState,
+  run: () => Promise<number>,
+  { timeoutMs, onGivenUp }: Patience,
+): Promise<number> =>
+  await new Promise((resolve) => {
+    let cancel = (): void => undefined;
+    const end = (result: number): void => {
+      cancel();
+      state.openEnds.delete(giveUp);
+      resolve(result);
+    };
+    const giveUp = (): void => {
+      onGivenUp?.();
+      end(0);
+    };
+    state.openEnds.add(giveUp);
+    if (timeoutMs > 0) cancel = state.clock.after(timeoutMs, giveUp);
+    // What was thrown could hold anything, a secret too; that it failed is all that is passed on.
+    void run().then(end, () => end(-EIO));
+  });
 
 /** Lets go of all that a process has. */
 export const releaseProcess = (state: KeyState, process: Process): void => {

@@ -61,7 +61,7 @@ export class OperationRunner {
         const wait = state.waits.begin(process, key);
         if (awaited.building === undefined) current = wait;
         if (interrupted) current?.interrupt();
-        result = await this.#finish(awaited, wait, () => (state.processes.has(process) ? operation() : INTERRUPTED));
+        result = await this.#finish(process, awaited, wait, operation);
         state.waits.end(wait, key);
         current = undefined;
         state.unpin(key);
@@ -78,14 +78,16 @@ export class OperationRunner {
   }
 
   /** What the operation comes to after the wait: perhaps WAIT, for another key. */
-  async #finish({ key, resume, building }: Awaited, wait: Wait, again: () => number): Promise<number> {
+  async #finish(process: Process, awaited: Awaited, wait: Wait, operation: () => number): Promise<number> {
+    const { key, resume, building } = awaited;
     if (building !== undefined) {
       const result = await building();
+      if (!this.#state.processes.has(process)) return INTERRUPTED;
       if (result < 0) return result;
       const refusal = outcome(this.#state, key);
       return refusal < 0 ? refusal : key.serial;
     }
-    if ((await wait.ended) === "interrupted") return INTERRUPTED;
-    return resume === undefined ? again() : resume();
+    if ((await wait.ended) === "interrupted" || !this.#state.processes.has(process)) return INTERRUPTED;
+    return resume === undefined ? operation() : resume();
   }
 }

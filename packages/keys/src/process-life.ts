@@ -74,6 +74,7 @@ export const setIds = (
 /** All processes are gone, and so are the keyrings that the service keeps. Waits end. */
 export const closeState = (state: KeyState): void => {
   state.waits.interruptAll();
+  for (const giveUp of [...state.openEnds]) giveUp();
   for (const process of [...state.processes]) exit(state, process);
   for (const register of [state.userRegister, state.persistentRegister])
     if (register !== undefined) state.put(register);

@@ -367,7 +367,7 @@ export class KeyService implements Disposable {
     return audit(this.#state);
   }
 
-  /** Ends all waits with -EINTR, and wipes all payloads. Helpers that run are not waited for. */
+  /** Ends all requests and waits with -EINTR, and wipes all payloads. Helpers that run are told to end, not waited for. */
   close(): void {
     this.#collector.close();
     processes.closeState(this.#state);

@@ -78,6 +78,8 @@ export class KeyState {
   readonly pins = new Map<Key, number>();
   /** Keys without references whose ends are still to come; see collector.ts. */
   readonly dead: Key[] = [];
+  /** Ends of what may never end by itself: helpers that run. Called when the service is closed. */
+  readonly openEnds = new Set<() => void>();
   /** Who waits for keys under construction. */
   readonly waits = new WaitList((authority) => authorityOf(authority)?.target);
   readonly context: TypeContext;

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { inspect } from "node:util";
-import { type Answer, type KeyService, keyErrno, type KeyText, type Process } from "../src/index.ts";
-import { bytes, describeText, errorOf, linksIn, ok, onBench, OPEN, procLine, readText, SESSION } from "./kit.ts";
+import { keyErrno, type KeyText, type Upcall } from "../src/index.ts";
+import { bytes, errorOf, linksIn, ok, onBench, procLine, readText, SESSION } from "./kit.ts";
 
 const done = (result: string | number): string => (typeof result === "number" ? "done" : result);
 
@@ -65,101 +65,6 @@ describe("texts", () => {
       assert.equal(errorOf(service.restrict(process, SESSION, "user", `${longest}x`)), "EINVAL");
       assert.equal(errorOf(service.joinSession(process, `${longest}x`)), "EINVAL");
       ok(service.joinSession(process, longest));
-    }),
-  );
-});
-
-describe("permissions", () => {
-  const rights = { view: 1, read: 2, write: 4, search: 8, link: 16, setattr: 32 } as const;
-  type Right = keyof typeof rights;
-  type Act = (service: KeyService, process: Process, key: number, ring: number) => Answer;
-  const needs: readonly (readonly [string, Right, Act])[] = [
-    ["describe", "view", (service, process, key) => service.describe(process, key)],
-    ["get its label", "view", (service, process, key) => service.getSecurity(process, key)],
-    ["update", "write", (service, process, key) => service.update(process, key, bytes("x"))],
-    ["ask for its id", "search", (service, process, key) => service.getKeyringId(process, key, false)],
-    ["link", "link", (service, process, key, ring) => service.link(process, key, ring)],
-    ["set its permissions", "setattr", (service, process, key) => service.setPermissions(process, key, OPEN)],
-    ["set its time", "setattr", (service, process, key) => service.setTimeout(process, key, 9)],
-    ["give it away", "setattr", (service, process, key) => service.chown(process, key, -1, 1000)],
-    ["invalidate", "search", (service, process, key) => service.invalidate(process, key)],
-  ];
-  for (const [what, right, act] of needs) {
-    it(
-      `to ${what}: ${right} is enough, and everything else is not`,
-      onBench((bench) => {
-        const { service } = bench;
-        const owner = bench.process();
-        const other = bench.process();
-        const ring = ok(service.getKeyringId(other, SESSION, false));
-        for (const isEnough of [false, true]) {
-          const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
-          const mask = isEnough ? rights[right] : 0x3f & ~rights[right];
-          // The other process has the same user and does not possess the key.
-          ok(service.setPermissions(owner, key, mask << 16));
-          const result = errorOf(act(service, other, key, ring));
-          const refusal = what === "get its label" ? "ENOKEY" : "EACCES";
-          assert.equal(done(result), isEnough ? "done" : refusal);
-          service.clear(other, SESSION);
-          ok(service.clear(owner, SESSION));
-        }
-      }),
-    );
-  }
-
-  it(
-    "belong to exactly one class: an owner without rights does not have those of all others",
-    onBench((bench) => {
-      const { service } = bench;
-      const owner = bench.process();
-      const member = bench.process(1001, { groups: [5, 1000] });
-      const other = bench.process(1002);
-      const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
-      const tries = (mask: number): string[] => {
-        ok(service.setPermissions(owner, key, 0x2800_0000 | mask));
-        const stranger = service.attach({ pid: 1, uid: 1000, gid: 1 });
-        const results = [stranger, member, other].map((process) => done(errorOf(service.describe(process, key))));
-        service.exit(stranger);
-        return results;
-      };
-      assert.deepEqual(tries(0x0001_0000), ["done", "EACCES", "EACCES"]);
-      assert.deepEqual(tries(0x0000_0100), ["EACCES", "done", "EACCES"]);
-      assert.deepEqual(tries(0x0000_0001), ["EACCES", "done", "done"]);
-      assert.deepEqual(tries(0x0000_0201), ["EACCES", "EACCES", "done"]);
-    }),
-  );
-
-  it(
-    "are not overridden by user 0, who only gives away and changes what SETATTR lets it reach",
-    onBench((bench) => {
-      const { service } = bench;
-      const owner = bench.process();
-      const root = bench.process(0);
-      const key = ok(service.addKey(owner, "user", "k", bytes("v"), SESSION));
-      assert.equal(errorOf(service.describe(root, key)), "EACCES");
-      assert.equal(errorOf(service.setPermissions(root, key, OPEN)), "EACCES");
-      ok(service.setPermissions(owner, key, 0x3f3f_0020));
-      const other = bench.process(1002);
-      assert.equal(errorOf(service.setPermissions(other, key, OPEN)), "EACCES");
-      assert.equal(errorOf(service.chown(other, key, 1002, -1)), "EACCES");
-      assert.equal(errorOf(service.chown(other, key, -1, 7)), "EACCES");
-      ok(service.chown(other, key, -1, 1002));
-      ok(service.chown(root, key, 1002, 9));
-      ok(service.setPermissions(root, key, 0x3f3f_0021));
-      assert.equal(describeText(service, root, key), "user;1002;9;3f3f0021;k");
-    }),
-  );
-
-  it(
-    "masks with other bits, and ids that nobody can have: EINVAL; nothing to change: 0 for any key",
-    onBench((bench) => {
-      const { service } = bench;
-      const process = bench.process();
-      for (const mask of [0x4000_0000, 0x8000_0000, 0x40, -1]) {
-        assert.equal(errorOf(service.setPermissions(process, SESSION, mask)), "EINVAL");
-      }
-      for (const id of [-2, 2 ** 32 - 1, 1.5]) assert.equal(errorOf(service.chown(process, SESSION, id, -1)), "EINVAL");
-      assert.equal(errorOf(service.chown(process, 12_345, -1, -1)), 0);
     }),
   );
 });
@@ -309,6 +214,24 @@ describe("types that go", () => {
   );
 });
 
+describe("a type whose keys are collected at once", () => {
+  it(
+    "loses its links when they expire, without the delay",
+    onBench((bench) => {
+      const { service, clock } = bench;
+      const type = { name: "quick", reapsAtOnce: true, preparse: () => 0, instantiate: () => 0 };
+      assert.equal(service.registerType(type), 0);
+      const process = bench.process();
+      const key = ok(service.addKey(process, "quick", "k", null, SESSION));
+      ok(service.setTimeout(process, key, 5));
+      clock.advance(4);
+      assert.deepEqual(linksIn(service, process, SESSION), [key]);
+      clock.advance(1);
+      assert.deepEqual(linksIn(service, process, SESSION), []);
+    }),
+  );
+});
+
 describe("secrets", () => {
   it(
     "do not show when anything of the service is printed, listed or fails",
@@ -369,7 +292,12 @@ describe("a service", () => {
 
   it("that is closed ends waits, and knows no process any more", async () => {
     const { KeyService, settle } = await import("../src/index.ts");
-    const service = new KeyService({ upcall: { run: () => new Promise(() => undefined) } });
+    let signal: AbortSignal | undefined;
+    const run = async (upcall: Upcall): Promise<number> => {
+      signal = upcall.signal;
+      return await new Promise(() => undefined);
+    };
+    const service = new KeyService({ upcall: { run } });
     const process = service.attach({ pid: 1, uid: 5, gid: 5 });
     ok(service.joinSession(process, null));
     const first = service.requestKey(process, "user", "k", "c", 0);
@@ -377,6 +305,9 @@ describe("a service", () => {
     assert.ok(typeof first === "object");
     service.close();
     assert.equal(await settle(second), -keyErrno.EINTR);
+    assert.equal(await settle(first), -keyErrno.EINTR);
+    assert.equal(signal?.aborted, true);
+    assert.deepEqual(service.statistics(), { keys: 0, users: 1, processes: 0, payloads: 0, waits: 0 });
     assert.throws(() => service.read(process, 1), { code: "INVALID_ARGUMENT" });
   });
 });
