@@ -3,14 +3,21 @@
  * the floor's call a JavaScript function of one addition.
  */
 import assert from "node:assert/strict";
-import { __HYPERVISOR_memory_op, __HYPERVISOR_xen_version, XENMEM_current_reservation } from "@xenolith/abi";
-import { createCpu, hypercall } from "@xenolith/core";
+import {
+  __HYPERVISOR_memory_op,
+  __HYPERVISOR_xen_version,
+  XENMEM_current_reservation,
+  XENMEM_populate_physmap,
+} from "@xenolith/abi";
+import { authorise, createCpu, hypercall } from "@xenolith/core";
 import type { Domain, Host } from "@xenolith/host";
 import { BareThread } from "./bare-thread.ts";
 import { numberOf, startDomain, withHost } from "./bench-host.ts";
 import { assembleGuest } from "./guest-text.ts";
-import { type Bench, comparePair, type Result, result, single } from "./harness.ts";
+import { type Bench, comparePair, median, type Result, result, single, timeNs } from "./harness.ts";
 
+/** The promise for the policy table. */
+const POLICY_NS_MAX = 10;
 const DOMID_ADDRESS = 64;
 const DOMID_SELF_BYTES = "\\f0\\7f";
 
@@ -49,6 +56,7 @@ export const bench: Bench = ({ small }) =>
       return [
         await measure("xen_version", "version", count, 4),
         await measure("memory_op-current_reservation", "reservation", count, 10),
+        policy(host, small),
         ...(await allocations(host, domain, small)),
       ];
     } finally {
@@ -73,6 +81,20 @@ const timedBare =
     await thread.call("bare-wasm.js", "call", name, count);
     return Number(process.hrtime.bigint() - start);
   };
+
+/** What the policy table adds to a hypercall: the look at the row of a command, with the loop around it. */
+const policy = ({ dom0 }: Host, small: boolean): Result => {
+  const count = small ? 1000 : 10_000_000;
+  const looks = (): void => {
+    let refused = 0;
+    for (let call = 0; call < count; call += 1)
+      refused += authorise(dom0, __HYPERVISOR_memory_op, XENMEM_populate_physmap);
+    assert.equal(refused, 0);
+  };
+  for (let warm = 0; warm < 3; warm += 1) looks();
+  const times = Array.from({ length: 11 }, () => timeNs(looks) / count);
+  return single("policy-table", "ns", { value: median(times), floor: POLICY_NS_MAX }, { maximum: POLICY_NS_MAX });
+};
 
 /** Bytes of JavaScript heap that a call allocates, with the calling side on this thread; the floor is an empty loop. */
 const allocations = async (host: Host, domain: Domain, small: boolean): Promise<Result[]> => {

@@ -89,6 +89,8 @@ export class CampaignMemory {
     const actions: readonly (readonly [string, (domain: Domain) => unknown])[] = [
       ["manage", (domain) => this.#manage(domain)],
       ["manage", (domain) => this.#manage(domain)],
+      ["manage", (domain) => this.#manage(domain)],
+      ["manage", (domain) => this.#manage(domain)],
       ["setTarget", (domain) => this.#manager.setTarget(domain, this.#below(4) === 0 ? undefined : this.#size())],
       ["setTarget", (domain) => this.#manager.setTarget(domain, this.#size())],
       ["setMax", (domain) => this.#manager.setMax(domain, this.#size())],
@@ -149,7 +151,7 @@ export class CampaignMemory {
 
   #do(name: string, action: () => unknown): void {
     const note = (error: unknown): void => {
-      if (isRefusal(error)) this.#count(`${name} refused`);
+      if (isRefusal(error)) this.#count(`${name} ${(error as XenolithError).code}`);
       else this.#find(name, error);
     };
     this.#count(name);
