@@ -26,6 +26,8 @@ const SWEEP_MS = 1000;
 const GONE_AFTER_MS = 30;
 /** Looking for processes that have ended takes no more than this part of the time, however many there are. */
 const SWEEP_SHARE = 1 / 20;
+/** So few are looked at whenever somebody connects. */
+const SWEPT_ALWAYS = 32;
 const CAP_SETUID = 7n;
 const CAP_SYS_ADMIN = 21n;
 
@@ -57,7 +59,7 @@ export class ProcessRegistry {
   /** The caller at the other end of a new connection; undefined when the kernel does not say who that is. */
   identify(peer: PeerIdentity): Caller | undefined {
     // Keys of a process that has ended are gone for whoever connects after that.
-    if (performance.now() >= this.#sweepFrom) this.sweep();
+    if (this.#known.size <= SWEPT_ALWAYS || performance.now() >= this.#sweepFrom) this.sweep();
     const facts = peer.pid > 0 ? this.#table.facts(peer.pid) : undefined;
     if (facts === undefined || !facts.isAlive) return undefined;
     const known = this.#knownOf(facts) ?? this.#admit(facts, rightsOf(peer, this.#table.rights(peer.pid)));
@@ -99,10 +101,10 @@ export class ProcessRegistry {
 
   /** Lets go of processes that have ended. */
   sweep(): void {
-    const start = performance.now();
+    const before = process.cpuUsage();
     for (const known of [...this.#known.values()]) this.#endIfGone(known);
-    const end = performance.now();
-    this.#sweepFrom = end + (end - start) / SWEEP_SHARE;
+    const { user, system } = process.cpuUsage(before);
+    this.#sweepFrom = performance.now() + (user + system) / 1000 / SWEEP_SHARE;
   }
 
   /** Lets go of all of them. */
