@@ -61,21 +61,26 @@ describe("a helper", { skip }, () => {
     });
   }
 
-  it("that hangs is given up after the time that the daemon allows, and killed with its children", async () => {
-    await using test = await startTestDaemon(["--upcall-timeout", "0.5"]);
-    script(test, `echo $$ > ${test.directory}/pid; sleep 1000 & wait`);
-    const answered = await ask(test, "a:key");
-    const again = await ask(test, "a:key");
-    const findings = await findingsOf(test);
-    const { out } = await test.run("/bin/sh", [
-      "-c",
-      `ps -o stat= -g $(cat ${test.directory}/pid) | grep -v Z | wc -l`,
-    ]);
-    const { upcallsTotal } = test.daemon.metrics;
-    await test.daemon.close();
-    assert.deepEqual([answered, again, upcallsTotal, out.trim()], ["ENOKEY", "ENOKEY", 1, "0"]);
-    assert.deepEqual(findings, []);
-  });
+  for (const [how, pipe] of [
+    ["", ""],
+    [" behind a pipe", "|"],
+  ] as const) {
+    it(`that hangs${how} is given up after the time that the daemon allows, and killed with its children`, async () => {
+      await using test = await startTestDaemon(["--upcall-timeout", "0.5"]);
+      const helper = test.script("helper", `#!/bin/sh\necho $$ > ${test.directory}/pid; sleep 1000 & wait\n`);
+      test.rules(`create user a:* * ${pipe}${helper}\nnegate * * * /bin/touch ${test.directory}/negated\n`);
+      const answered = await ask(test, "a:key");
+      const again = await ask(test, "a:key");
+      while (test.daemon.metrics.upcalls > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      const findings = await findingsOf(test);
+      const count = `ps -o stat= -g $(cat ${test.directory}/pid) | grep -v Z | wc -l; ls ${test.directory}/negated`;
+      const { out } = await test.run("/bin/sh", ["-c", count]);
+      const { upcallsTotal } = test.daemon.metrics;
+      await test.daemon.close();
+      assert.deepEqual([answered, again, upcallsTotal, out.trim()], ["ENOKEY", "ENOKEY", 1, "0"]);
+      assert.deepEqual(findings, []);
+    });
+  }
 
   it("cannot build somebody else's key", async () => {
     await using test = await startTestDaemon();

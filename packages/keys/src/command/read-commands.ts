@@ -53,8 +53,11 @@ const isPrintable = (byte: number): boolean => byte >= 0x20 && byte < 0x7f;
 export const printKey: Run = async (context, words) => {
   const bytes = await payloadOf(context, words);
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  const text = bytes.every(isPrintable) ? buffer.toString("latin1") : `:hex:${buffer.toString("hex")}`;
-  return printPayload(context, bytes, `${text}\n`);
+  if (!bytes.every(isPrintable)) return printPayload(context, bytes, `:hex:${buffer.toString("hex")}\n`);
+  const line = Buffer.concat([buffer, Buffer.from("\n")]);
+  printPayload(context, bytes, line);
+  line.fill(0);
+  return 0;
 };
 
 /** One line of `list` for a serial, and the same for programs. */

@@ -75,6 +75,8 @@ export class HelperActor implements UpcallActor {
 
   async #start(upcall: Upcall): Promise<number> {
     const { program, config, log } = this.#options;
+    // It may have waited for its turn for too long: then its credentials are gone.
+    if (upcall.signal.aborted) throw new RequestFailed("not begun, the request was given up");
     const programs = this.#programsFor(upcall);
     if (program !== undefined) {
       const [file = "", ...rest] = program;

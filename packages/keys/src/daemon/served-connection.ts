@@ -64,11 +64,6 @@ export class ServedConnection {
     socket.on("close", () => this.#ended());
   }
 
-  /** Operations that wait. */
-  get waiting(): number {
-    return this.#waits.size;
-  }
-
   /** Hangs up; what waits is interrupted. */
   close(): void {
     this.#socket.destroy();

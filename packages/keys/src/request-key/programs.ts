@@ -26,6 +26,8 @@ export class ChildPrograms implements Programs {
 
   run(file: string, words: readonly string[], input: Uint8Array | undefined): Promise<ProgramEnd> {
     const { environment, onStart, onEnd, onError, signal } = this.#options;
+    if (signal?.aborted === true)
+      return Promise.reject(new RequestFailed(`${file}: not started, the request was given up`));
     const [name = file, ...rest] = words.map(utf8);
     const pipe = input === undefined ? "ignore" : "pipe";
     const child = spawn(utf8(file), rest, {
@@ -41,7 +43,6 @@ export class ChildPrograms implements Programs {
     const collected = collect(child, input);
     const kill = (): void => killAll(child);
     signal?.addEventListener("abort", kill, { once: true });
-    if (signal?.aborted === true) kill();
     return new Promise<ProgramEnd>((resolve, reject) => {
       child.once("error", (cause) => reject(new RequestFailed(`${file}: ${cause.message}`, { cause })));
       // With pipes, until they are closed: what the program printed last must have arrived.
