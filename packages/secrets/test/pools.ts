@@ -1,5 +1,6 @@
 /** What the tests of this package share. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { XenolithError } from "@xenolith/abi";
 import { createSecretMemfd, closeDescriptor, PAGE_BYTES } from "@xenolith/sys";
 import { type PoolOptions, SecretPool } from "@xenolith/secrets";
@@ -26,4 +27,52 @@ export const refused = (act: () => unknown, code: string, message = /./): void =
     assert.match(error.message, message);
     return true;
   });
+};
+
+/** How a child of a test is run. */
+export interface ChildOptions {
+  /** Shell commands before it, such as limits. */
+  readonly before?: string;
+  /** Its descriptors from 3 on. */
+  readonly files?: readonly number[];
+  readonly flags?: readonly string[];
+  readonly input?: string | Buffer;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/** What became of it. */
+export interface ChildOutcome {
+  readonly output: string;
+  readonly errors: string;
+  readonly signal: NodeJS.Signals | null;
+  readonly status: number | null;
+}
+
+const PRELUDE = `
+import { createHash } from "node:crypto";
+import * as secrets from ${JSON.stringify(import.meta.resolve("@xenolith/secrets"))};
+import * as sys from ${JSON.stringify(import.meta.resolve("@xenolith/sys"))};
+const open = (options) => secrets.SecretPool.open({ underPressure: () => false, ...options });
+const codeOf = (act) => { try { act(); return "none"; } catch (error) { return error.code ?? String(error); } };
+const dropRights = () => { if (process.getuid() === 0) { process.setgid(65534); process.setuid(65534); } };
+`;
+
+/**
+ * Runs a module in a child process through a shell. `using` is not known to all versions of Node, so a pool that a
+ * program opens with it is closed by the end of the process.
+ */
+export const runChild = (program: string, options: ChildOptions = {}): ChildOutcome => {
+  const { before = "", files = [], flags = [], input = "", env = process.env } = options;
+  const source = PRELUDE + program.replaceAll("using ", "const ");
+  const command = `ulimit -c 0; ${before} exec "$0" "$@"`;
+  const words = ["-c", command, process.execPath, ...flags, "--input-type=module", "--eval", source];
+  const child = spawnSync("sh", words, {
+    encoding: "utf8",
+    input,
+    env,
+    stdio: ["pipe", "pipe", "pipe", ...files],
+    maxBuffer: 2 ** 26,
+  });
+  const { stdout, stderr, signal, status } = child;
+  return { output: stdout.trim(), errors: `${stderr}\n${String(signal)}`, signal, status };
 };
