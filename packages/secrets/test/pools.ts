@@ -54,7 +54,8 @@ import * as secrets from ${JSON.stringify(import.meta.resolve("@xenolith/secrets
 import * as sys from ${JSON.stringify(import.meta.resolve("@xenolith/sys"))};
 const open = (options) => secrets.SecretPool.open({ underPressure: () => false, ...options });
 const codeOf = (act) => { try { act(); return "none"; } catch (error) { return error.code ?? String(error); } };
-const dropRights = () => { if (process.getuid() === 0) { process.setgid(65534); process.setuid(65534); } };
+// A process that changed its user may not read its own /proc/self/auxv, so the library looks before.
+const dropRights = () => { sys.addressOf(new Uint8Array(8)); if (process.getuid() === 0) { process.setgid(65534); process.setuid(65534); } };
 `;
 
 /**
