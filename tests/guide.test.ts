@@ -1,6 +1,7 @@
 /** The guide is true: its programs are compiled and run as they stand, and print what it says. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { closeDescriptor, createSecretMemfd } from "@xenolith/sys";
 import { followGuide, readBlocks } from "./guide.ts";
 
 describe("blocks of a page", () => {
@@ -32,6 +33,21 @@ describe("the guide to credentials of plugins", { skip: process.getuid!() !== 0 
 describe("the guide to many guests in little memory", () => {
   it("can be followed word for word", async () => {
     assert.deepEqual(await followGuide("docs/guide/memory.md"), ["worker.c", "many.ts"]);
+  });
+});
+
+const withoutSecretMemory = ((): string | false => {
+  try {
+    closeDescriptor(createSecretMemfd(4096));
+    return false;
+  } catch (error) {
+    return `this kernel gives no secret memory: ${String(error)}`;
+  }
+})();
+
+describe("the guide to keeping a token out of the heap", { skip: withoutSecretMemory }, () => {
+  it("can be followed word for word", async () => {
+    assert.deepEqual(await followGuide("docs/guide/secrets.md"), ["token.ts"]);
   });
 });
 

@@ -41,7 +41,8 @@ const compile = async (directory: string, file: string): Promise<void> => {
 
 /** Runs one line of a shell block; returns what it prints. */
 const runLine = async (directory: string, line: string): Promise<string> => {
-  const [program, script = "", ...words] = line.split(" ");
+  const [, input, rest = line] = /^echo (\S+) \| (.*)$/.exec(line) ?? [];
+  const [program, script = "", ...words] = rest.split(" ");
   if (program === "npx" && script === "tsc") {
     for (const word of words) if (word.endsWith(".ts")) await compile(directory, word);
     return "";
@@ -52,7 +53,9 @@ const runLine = async (directory: string, line: string): Promise<string> => {
   }
   assert.match(script, /^[\w-]+\.ts$/, `the test cannot run: ${line}`);
   await compile(directory, script);
-  return (await run(process.execPath, [script.replace(/ts$/, "js"), ...words], { cwd: directory })).stdout;
+  const running = run(process.execPath, [script.replace(/ts$/, "js"), ...words], { cwd: directory });
+  if (input !== undefined) running.child.stdin?.end(`${input}\n`);
+  return (await running).stdout;
 };
 
 /** Follows the page at `name` of the repository; returns the names of the files that were written. */
