@@ -17,7 +17,7 @@ export class Authority {
   readonly requester: Credentials;
   /** The first requester's process. */
   readonly pid: number;
-  /** What the requester said about the key that it wants. */
+  /** What the requester said about the key that it wants; the authority's own, wiped when it ends. */
   readonly callout: Uint8Array;
   /** What is to be done; "create". */
   readonly operation = "create";

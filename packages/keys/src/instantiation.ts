@@ -153,6 +153,7 @@ export const dropAuthority = (state: KeyState, key: Key): void => {
   const authority = authorityOf(key);
   if (authority === undefined) return;
   key.payload = undefined;
+  authority.callout.fill(0);
   for (const held of authority.held) state.put(held);
 };
 

@@ -34,7 +34,7 @@ export const requestKey = (state: KeyState, process: Process, request: KeyReques
   if (typeof name === "number") return name;
   const description = byteString(request.description);
   if (typeof description === "number") return description;
-  const callout = request.callout === null ? null : byteString(request.callout);
+  const callout = request.callout === null ? null : bytesOf(request.callout);
   if (typeof callout === "number") return callout;
   let destination: Key | undefined;
   if (request.destination !== 0) {
@@ -50,7 +50,7 @@ export const requestKey = (state: KeyState, process: Process, request: KeyReques
   if (typeof found !== "number") return useFound(state, process, found, destination);
   if (found !== -EAGAIN) return found;
   if (callout === null) return -ENOKEY;
-  return construct(state, process, { wanted, callout: bytesOf(callout), destination }, upcalls);
+  return construct(state, process, { wanted, callout, destination }, upcalls);
 };
 
 const useFound = (state: KeyState, process: Process, key: Key, destination: Key | undefined): number => {

@@ -23,8 +23,12 @@ export const byteString = (text: KeyText, bytesMax = TEXT_BYTES_MAX): string | n
   return text.includes(0) ? -EINVAL : Buffer.from(text.buffer, text.byteOffset, text.length).toString("latin1");
 };
 
-/** The bytes of a byte string. */
-export const bytesOf = (text: string): Uint8Array => Buffer.from(text, "latin1");
+/** The bytes of a text that may be a secret: a copy that can be wiped. -EINVAL as above. */
+export const bytesOf = (text: KeyText): Uint8Array | number => {
+  if (text.length > TEXT_BYTES_MAX) return -EINVAL;
+  const bytes = typeof text === "string" ? Buffer.from(text, "utf8") : Uint8Array.from(text);
+  return bytes.length > TEXT_BYTES_MAX || bytes.includes(0) ? -EINVAL : bytes;
+};
 
 /** A copy of a text that keeps nothing else alive: what a caller gave may be a part of something larger, or secret. */
 export const ownText = (text: string): string => Buffer.from(text, "latin1").toString("latin1");

@@ -75,7 +75,7 @@ export class TrustedInterface {
     if (typeof description === "number") return description;
     const wanted = wantedOf(type, description, REQUESTING, domain);
     if (typeof wanted === "number") return wanted;
-    const told = typeof callout === "string" ? Buffer.from(callout, "utf8") : callout;
+    const told = typeof callout === "string" ? Buffer.from(callout, "utf8") : callout && Uint8Array.from(callout);
     let found: KeyReference | undefined;
     const request = {
       wanted,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { authorityOf } from "../src/authority.ts";
 import { type Answer, type KeyService, Pending, type Process, settle } from "../src/index.ts";
 import { bytes, describeText, errorLater, errorOf, ok, onBench, readText, SESSION } from "./kit.ts";
 
@@ -22,6 +23,25 @@ describe("a helper", () => {
       };
       const key = ok(await settle(service.requestKey(asker, "user", "k", "c", 0)));
       assert.equal(readText(service, asker, key), "x");
+    }),
+  );
+
+  it(
+    "has a callout of its own, which is wiped when the key is built",
+    onBench(async (bench) => {
+      const { service } = bench;
+      const asker = bench.process();
+      const callout = Buffer.from("token");
+      let kept: Uint8Array | undefined;
+      bench.helper = ({ helper, target }) => {
+        callout.fill(0x78);
+        ok(service.assumeAuthority(helper, target));
+        assert.equal(readText(service, helper, -7), "token");
+        kept = authorityOf(helper.authority!)?.callout;
+        return ok(service.instantiate(helper, target, bytes("v"), 0));
+      };
+      ok(await settle(service.requestKey(asker, "user", "k", callout, 0)));
+      assert.equal(Buffer.from(kept!).toString("hex"), "0000000000");
     }),
   );
 
