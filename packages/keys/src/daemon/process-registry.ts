@@ -39,6 +39,8 @@ export class ProcessRegistry {
   readonly #service: KeyService;
   readonly #table: ProcessTable;
   readonly #known = new Map<number, Known>();
+  /** Whom each connection speaks for. */
+  readonly #callers = new Map<Caller, Known>();
   readonly #sweeper: NodeJS.Timeout;
   readonly #soon = new Set<NodeJS.Timeout>();
   /** Milliseconds: when the next sweep may be without taking more than its share. */
@@ -62,18 +64,26 @@ export class ProcessRegistry {
     if (this.#known.size <= SWEPT_ALWAYS || performance.now() >= this.#sweepFrom) this.sweep();
     const facts = peer.pid > 0 ? this.#table.facts(peer.pid) : undefined;
     if (facts === undefined || !facts.isAlive) return undefined;
-    const known = this.#knownOf(facts) ?? this.#admit(facts, rightsOf(peer, this.#table.rights(peer.pid)));
-    this.#refresh(known, facts, peer);
+    const rights = rightsOf(peer, this.#table.rights(peer.pid));
+    const known = this.#withRights(this.#knownOf(facts) ?? this.#admit(facts, rights), rights);
+    this.#noticeExec(known, facts);
     known.connections += 1;
-    return { pid: peer.pid, uid: peer.uid, process: known.process, parent: () => this.#parentOf(known) };
+    const caller = { pid: peer.pid, uid: peer.uid, process: known.process, parent: () => this.#parentOf(known) };
+    this.#callers.set(caller, known);
+    return caller;
   }
 
   /** A connection of the caller has ended; the caller itself ends with its process. */
   disconnected(caller: Caller): void {
-    const known = this.#known.get(caller.pid);
-    if (known?.process !== caller.process) return;
+    const known = this.#callers.get(caller);
+    if (known === undefined) return;
+    this.#callers.delete(caller);
     known.connections -= 1;
     if (known.connections > 0) return;
+    if (this.#known.get(known.pid) !== known) {
+      this.#end(known);
+      return;
+    }
     const timer = setTimeout(() => {
       this.#soon.delete(timer);
       this.#endIfGone(known);
@@ -112,7 +122,8 @@ export class ProcessRegistry {
     clearInterval(this.#sweeper);
     for (const timer of this.#soon) clearTimeout(timer);
     this.#soon.clear();
-    for (const known of [...this.#known.values()]) this.#end(known);
+    for (const known of new Set([...this.#known.values(), ...this.#callers.values()])) this.#end(known);
+    this.#callers.clear();
   }
 
   #knownOf(facts: ProcessFacts): Known | undefined {
@@ -150,13 +161,27 @@ export class ProcessRegistry {
     return known;
   }
 
-  /** What may have changed since the last connection: another program, other rights. */
-  #refresh(known: Known, facts: ProcessFacts, peer: PeerIdentity): void {
-    if (known.image !== facts.image) this.#service.exec(known.process);
-    known.image = facts.image;
-    const { process } = known;
-    const rights = rightsOf(peer, this.#table.rights(peer.pid));
-    if (!sameRights(process, rights)) this.#service.setIds(process, rights);
+  /** It may have executed another program since its last connection. */
+  #noticeExec(known: Known, { image }: ProcessFacts): void {
+    if (known.image !== image) this.#service.exec(known.process);
+    known.image = image;
+  }
+
+  /**
+   * The record of a process with the rights that it has now. A connection that is open has those of when it was made,
+   * whoever holds it by now: it keeps the old record, and the process gets another.
+   */
+  #withRights(known: Known, rights: Rights): Known {
+    if (sameRights(known.process, rights)) return known;
+    if (known.connections === 0) {
+      this.#service.setIds(known.process, rights);
+      return known;
+    }
+    const process = this.#service.fork(known.process, { pid: known.pid });
+    this.#service.setIds(process, rights);
+    const next = { ...known, process, connections: 0 };
+    this.#known.set(known.pid, next);
+    return next;
   }
 
   #parentOf(known: Known): Parent | undefined {
@@ -165,14 +190,17 @@ export class ProcessRegistry {
     const above = this.#table.facts(facts.parent);
     const rights = above === undefined ? undefined : this.#table.rights(above.pid);
     if (above === undefined || rights === undefined || above.isKernelThread) return undefined;
-    const parent = this.#knownOf(above) ?? this.#admit(above, rightsFrom(rights));
-    if (!sameRights(parent.process, rightsFrom(rights))) this.#service.setIds(parent.process, rightsFrom(rights));
+    const given = rightsFrom(rights);
+    const parent = this.#withRights(this.#knownOf(above) ?? this.#admit(above, given), given);
     return { process: parent.process, threads: above.threads };
   }
 
   #endIfStale(pid: number, start: string): void {
     const known = this.#known.get(pid);
-    if (known !== undefined && known.start !== start) this.#end(known);
+    if (known === undefined || known.start === start) return;
+    // Somebody else may hold a connection of the process that is gone; the record ends with it.
+    if (known.connections > 0) this.#known.delete(pid);
+    else this.#end(known);
   }
 
   #endIfGone(known: Known): void {
