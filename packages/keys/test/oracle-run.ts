@@ -25,6 +25,8 @@ export class OracleRun {
   readonly #trail: string[] = [];
   readonly #results: Map<string, number>;
   #uid = 0;
+  /** How long this process stood still, at most, between one side's operation and the other's. */
+  #skewSeconds = 0;
 
   /** The results are counted by operation and error. */
   constructor(seed: number, results: Map<string, number>) {
@@ -98,7 +100,9 @@ export class OracleRun {
     this.#pair.clock.follow();
     this.#note(step.text);
     if (step.findsByName === true) this.#settle();
+    const began = Date.now();
     const mine = await this.#pair.now(step.mine());
+    this.#skewSeconds = Math.max(this.#skewSeconds, (Date.now() - began) / 1000);
     let kernels = step.kernels();
     // What is gone on my side may still count on the other.
     for (let tries = 0; kernels === -EDQUOT && mine !== -EDQUOT && tries < LATER_TRIES; tries += 1) {
@@ -187,7 +191,7 @@ export class OracleRun {
       const what = `line of ${twin.mine}/${twin.kernels}`;
       this.#pair.same(what, own?.text, other?.text);
       // A second may have ended between the two sides' operations.
-      if (own !== undefined && other !== undefined && Math.abs(own.seconds - other.seconds) > 2) {
+      if (own !== undefined && other !== undefined && Math.abs(own.seconds - other.seconds) > 2 + this.#skewSeconds) {
         throw new Difference(`${what}: ${own.seconds} and ${other.seconds} seconds left`);
       }
     }
