@@ -87,18 +87,18 @@ export class ServiceBench implements AsyncDisposable {
         memoryBytes: 64 * 2 ** 20,
         warmVcpuCount: 1,
         cacheDirectory: path.join(this.bench.directory, "cache"),
-        xenstoreSocket: this.#xenstoreSocket,
+        xenstoreSocket: this.xenstoreSocket,
       },
     });
   }
 
-  get #xenstoreSocket(): string {
+  get xenstoreSocket(): string {
     return path.join(this.bench.directory, "run", "xenstore.sock");
   }
 
   /** What stands in xenstore; undefined where nothing does. */
   async readXenstore(at: string): Promise<Buffer | undefined> {
-    const client = await XenstoreClient.connect(this.#xenstoreSocket);
+    const client = await XenstoreClient.connect(this.xenstoreSocket);
     try {
       if ((await client.readIfPresent(at)) === undefined) return undefined;
       return Buffer.from(await client.readBytes(at));
