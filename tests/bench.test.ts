@@ -19,6 +19,7 @@ const benches = [
   "keys",
   "memory",
   "rewrite",
+  "secrets",
   "share",
   "vchan",
 ];
