@@ -9,6 +9,7 @@
  *   deaf         never looks at its target
  *   alternate N  takes N pages in a row and gives every second one back, past the library
  *   liar         writes its own target, and nonsense where its balloon's statistics stand
+ *   end N R      sleeps N ms, then shuts down for reason R (SHUTDOWN_*)
  *   granted      gives a page back that it has granted to the control domain
  */
 #include "c-check.h"
@@ -131,5 +132,9 @@ void xen_main(const struct start_info *start) {
   if (begins(text, "alternate")) alternate(number);
   if (begins(text, "liar")) liar();
   if (begins(text, "granted")) granted();
+  if (begins(text, "end")) {
+    xen_sleep_until(xen_time_ns() + (uint64_t)number * 1000000);
+    xen_shutdown(next_number(&digits));
+  }
   xen_event_loop();
 }

@@ -10,6 +10,7 @@ import { DOM0_SLOT, freeFrameCount, GATE_IN, HYPERVISOR_OWNER, P2M_SPECIAL, p2mT
 import { mappingsIn, openDescriptorCount } from "@xenolith/sys";
 import { CampaignDom0 } from "./campaign-dom0.ts";
 import { CampaignMemory } from "./campaign-memory.ts";
+import { createRandom } from "./campaign-random.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const MIB = 2 ** 20;
@@ -40,17 +41,6 @@ export interface CampaignReport {
   /** Everything that the auditor found, and what was not given back. */
   readonly findings: readonly string[];
 }
-
-/** Numbers from 0 to 1 that follow from the seed. */
-const createRandom = (seed: number): (() => number) => {
-  let state = seed >>> 0 || 1;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-};
 
 /** Compiles the hostile guest. Before the host opens: with atomics about, V8 compiles slowly. */
 export const compileCampaignGuest = async (): Promise<Uint8Array> => {

@@ -59,6 +59,7 @@ export type {
   ExitView,
   HealthView,
   HostView,
+  MemoryAccountView,
   MemoryRequest,
   MemoryView,
   NodesView,

@@ -236,6 +236,9 @@ describe("the service's API: the audit", () => {
     for (let count = 0; count < 5; count += 1) {
       const { body } = await bench.ask<AuditView>("POST", "/v1/audit", {});
       assert.deepEqual(body.findings, []);
+      const { machineBytes, freeBytes, hypervisorBytes, domainBytes } = body.memory;
+      assert.equal(machineBytes, 64 * 2 ** 20);
+      assert.equal(freeBytes + hypervisorBytes + domainBytes, machineBytes);
     }
     const paused = await Promise.all(
       ["idle", "echo", "spin"].map(async (name) => (await bench.get(`/v1/domains/${name}`)).state.paused),

@@ -242,6 +242,17 @@ export interface ClaimsView {
 /** What the auditor found; nothing when all is well. */
 export interface AuditView {
   readonly findings: readonly string[];
+  readonly memory: MemoryAccountView;
+}
+
+/** Where the machine's memory is: what is free, the hypervisor's own and the domains' make up all of it. */
+export interface MemoryAccountView {
+  readonly machineBytes: number;
+  readonly freeBytes: number;
+  /** Counted frame by frame. */
+  readonly hypervisorBytes: number;
+  /** tot_pages of all domains together. */
+  readonly domainBytes: number;
 }
 
 /** The latest messages of the hypervisor and the service, oldest first. */

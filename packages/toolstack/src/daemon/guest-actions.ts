@@ -3,10 +3,12 @@
  */
 import { SHUTDOWN_poweroff, SHUTDOWN_reboot, XenolithError } from "@xenolith/abi";
 import type { Host } from "@xenolith/host";
+import type { AuditView } from "./api-types.ts";
 import type { Definitions } from "./definitions.ts";
 import type { EventLog, EventFacts } from "./event-log.ts";
 import type { Guest } from "./guest.ts";
 import type { Guests } from "./guests.ts";
+import { memoryAccount } from "./memory-account.ts";
 import type { MemoryPort } from "./memory-port.ts";
 
 /** How long a pause waits for a guest to come to rest. */
@@ -98,17 +100,18 @@ export class GuestActions {
   }
 
   /**
-   * Has the hypervisor's state recomputed and compared, one sentence for each thing that does not agree. All domains
-   * rest meanwhile; one that computes goes on and changes nothing.
+   * Has the hypervisor's state recomputed and compared, one sentence for each thing that does not agree, and its memory
+   * counted. All domains rest meanwhile; one that computes goes on and changes nothing.
    */
-  async audit(): Promise<readonly string[]> {
+  async audit(): Promise<AuditView> {
     const resting: Guest[] = [];
     try {
       for (const guest of this.#parts.guests.list()) {
         if (!guest.isStarted || guest.exit !== undefined || guest.domain.state === "shutdown") continue;
         if (await this.#rest(guest)) resting.push(guest);
       }
-      return this.#parts.host.audit();
+      const { host } = this.#parts;
+      return { findings: host.audit(), memory: memoryAccount(host) };
     } finally {
       for (const { domain } of resting) if (domain.state === "paused") domain.unpause();
     }

@@ -154,7 +154,17 @@ export const ClaimsView = v.strictObject({
   claims: v.array(v.strictObject({ domid: integer, name: v.string(), bytes: integer })),
 }) satisfies Of<api.ClaimsView>;
 
-export const AuditView = v.strictObject({ findings: v.array(v.string()) }) satisfies Of<api.AuditView>;
+const memoryAccount = v.strictObject({
+  machineBytes: integer,
+  freeBytes: integer,
+  hypervisorBytes: integer,
+  domainBytes: integer,
+}) satisfies Of<api.MemoryAccountView>;
+
+export const AuditView = v.strictObject({
+  findings: v.array(v.string()),
+  memory: memoryAccount,
+}) satisfies Of<api.AuditView>;
 
 export const DmesgView = v.strictObject({
   lines: v.array(v.strictObject({ timeMs: count, level: v.picklist(["info", "warn", "error"]), text: v.string() })),
