@@ -159,3 +159,30 @@ export const formatResults = (bench: string, results: readonly Result[]): string
   });
   return [`${bench} (Node ${process.version}, ${process.arch})`, ...lines, ""].join("\n");
 };
+
+/** The results as rows of the table in docs/performance.md. */
+export const markdownRows = (bench: string, results: readonly Result[]): string =>
+  results.map((entry) => `${rowOf(bench, entry)}\n`).join("");
+
+const rowOf = (bench: string, entry: Result): string => {
+  const { id, value, unit, floor, ratio, spread, limit, maximum, minimum } = entry;
+  const range = spread === undefined ? "" : `${spread[0].toFixed(2)}-${spread[1].toFixed(2)}`;
+  const promises = [
+    limit === undefined ? "" : `ratio at most ${limit}`,
+    maximum === undefined ? "" : `value at most ${maximum}`,
+    minimum === undefined ? "" : `value at least ${minimum}`,
+  ].filter((words) => words !== "");
+  const kept = isKept(entry);
+  const verdict = kept === undefined ? "" : kept ? "yes" : "**no**";
+  const cells = [
+    bench,
+    id,
+    `${number(value)} ${unit}`,
+    number(floor),
+    ratio.toFixed(2),
+    range,
+    promises.join(", "),
+    verdict,
+  ];
+  return `| ${cells.join(" | ")} |`;
+};
