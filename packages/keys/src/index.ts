@@ -15,6 +15,8 @@ export type { KeyLimits } from "./limits.ts";
 export { KEY_SPEC } from "./lookup.ts";
 export { MemoryPayloadStore } from "./payload-store.ts";
 export type { PayloadStore } from "./payload-store.ts";
+export { SecretPayloadStore } from "./secret-payload-store.ts";
+export type { PayloadOwner, PayloadSecret } from "./secret-payload-store.ts";
 export { Pending, settle } from "./pending.ts";
 export type { Answer } from "./pending.ts";
 export {
