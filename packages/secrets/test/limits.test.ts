@@ -197,21 +197,25 @@ describe("a control group near its limit", () => {
     try {
       const { output, errors } = runChild(
         `import { readFileSync, writeFileSync } from "node:fs";
-        const pool = open({ policy: "degraded", lowWaterBytes: 0, growth: "here" });
+        const warm = open({ policy: "degraded", lowWaterBytes: 0, growth: "helper" });
         const other = open({ policy: "degraded", lowWaterBytes: 0 });
         const owner = other.owner("child");
         const first = owner.allocate(2 ** 21 - 16);
         const limit = ${JSON.stringify(path.join(directory, limitFile))};
-        const used = readFileSync(limit.replace(/limit_in_bytes|max$/, (name) => name === "max" ? "current" : "usage_in_bytes"), "latin1");
-        writeFileSync(limit, String(Number(used) + 8 * 2 ** 20));
-        const refusal = owner.tryAllocate(1);
+        const usage = limit.replace(/limit_in_bytes$/, "usage_in_bytes").replace(/max$/, "current");
+        // How much a helper needs depends on the version of Node: less and less is left until one is killed.
+        let refusal;
+        for (let left = 32; refusal?.code === undefined && left > 0; left -= 4) {
+          writeFileSync(limit, String(Number(readFileSync(usage, "latin1")) + left * 2 ** 20));
+          refusal = owner.tryAllocate(2 ** 21 - 16);
+        }
         console.log(refusal.code, refusal.message);
         writeFileSync(limit, String(2 ** 40));
         const again = owner.allocate(1);
-        console.log(first.isLive, again.isLive, other.statistics().chunks);`,
+        console.log(first.isLive, again.isLive);`,
         { before: `echo $$ >${path.join(directory, "cgroup.procs")};` },
       );
-      assert.match(output, /^SECRET_MEMORY the helper .* ended by (SIGKILL|exit code 137)\ntrue true 2$/, errors);
+      assert.match(output, /^SECRET_MEMORY the helper .* ended by (SIGKILL|exit code 137)\ntrue true$/, errors);
       const events = ["memory.oom_control", "memory.events"].map((name) => path.join(directory, name)).find(existsSync);
       assert.match(readFileSync(events!, "latin1"), /oom_kill [1-9]/);
     } finally {
