@@ -25,7 +25,6 @@ export class PoolState {
   /** Refused requests, by code. */
   readonly refusals = new Map<ErrorCode, number>();
   overruns = 0;
-  isClosed = false;
 
   constructor(store: SecretStore) {
     this.store = store;
