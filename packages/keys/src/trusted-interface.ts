@@ -52,6 +52,13 @@ export class TrustedInterface {
     this.#upcalls = upcalls;
   }
 
+  /** Runs code of this package on the state itself and tidies up after it: the daemon saves and restores persistent keyrings so. */
+  withState<Result>(use: (state: KeyState) => Result): Result {
+    const result = use(this.#state);
+    this.#runner.tidy();
+    return result;
+  }
+
   /** Holds a key: undefined if there is none with this serial. */
   reference(serial: number): KeyReference | undefined {
     const key = this.#state.keys.get(serial);

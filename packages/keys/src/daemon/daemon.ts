@@ -1,4 +1,5 @@
 import path from "node:path";
+import { XenolithError } from "@xenolith/abi/error";
 import { loadConfig, problemsOf } from "../request-key/config.ts";
 import { KeyService } from "../service.ts";
 import type { PeerIdentity } from "./caller.ts";
@@ -6,6 +7,7 @@ import { HelperActor } from "./helper-actor.ts";
 import { Log } from "./log.ts";
 import { DaemonMetrics } from "./metrics.ts";
 import type { DaemonOptions } from "./options.ts";
+import type { PersistentStore } from "./persistent-store.ts";
 import { procTable } from "./proc-files.ts";
 import { ProcessRegistry } from "./process-registry.ts";
 import { KeyServer } from "./server.ts";
@@ -52,6 +54,7 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
   actor.serve(service);
   const registry = new ProcessRegistry(service, procTable);
   const server = new KeyServer({ service, registry, metrics, log, peerCredentials: machine.peerCredentials });
+  const store = await openStore(options, service, log);
   for (const problem of problemsOf(loadConfig(options.config))) log.event("error", "malformed rule", { problem });
   const inherited = inheritedListener(machine.environment);
   if (inherited === undefined) await server.listen(socket, options.socketMode);
@@ -63,12 +66,30 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
   const close = async (): Promise<void> => {
     await endMetrics();
     await server.close();
+    await store?.close();
     registry.close();
     service.close();
     log.event("info", "ended");
   };
   const closeOnce = (): Promise<void> => (closing ??= close());
   return { service, registry, metrics, close: closeOnce, [Symbol.asyncDispose]: closeOnce };
+};
+
+/** What lasts is there before anybody can ask for it. `CONFIG_INVALID`, `SYSTEM_CALL`. */
+const openStore = async (
+  { persistent, persistentKey }: DaemonOptions,
+  service: KeyService,
+  log: Log,
+): Promise<PersistentStore | undefined> => {
+  if (persistent === undefined) return undefined;
+  if (persistentKey === undefined) {
+    throw new XenolithError("CONFIG_INVALID", "--persistent needs --persistent-key, or a credential xkeyd.persistent");
+  }
+  const { PersistentStore } = await import("./persistent-store.ts");
+  const { readSealingKey } = await import("./sealed-file.ts");
+  const store = new PersistentStore(service, { path: persistent, key: await readSealingKey(persistentKey), log });
+  await store.start();
+  return store;
 };
 
 const startMetrics = async (
