@@ -62,7 +62,8 @@ export class ServiceAdmin {
   }
 
   async #list(daemon: ServiceDaemon): Promise<void> {
-    const { body } = await this.#ask(daemon, "list", "GET", "/v1/domains");
+    const { status, body } = await this.#ask(daemon, "list", "GET", "/v1/domains");
+    if (status !== 200) return;
     this.#domains = (body as { domains: readonly DomainView[] }).domains;
     if (this.#domains.length <= 1) await this.#create(daemon);
   }
@@ -154,7 +155,9 @@ export class ServiceAdmin {
     const { code, message } = (answer.body ?? {}) as Partial<ApiFailure>;
     this.#count(answer.status < 300 ? what : `${what}: ${code}`);
     if (answer.status >= 400 && (code === undefined || FAULTS.has(code)))
-      this.#report.findings.push(`${method} ${target} ${JSON.stringify(body)}: ${answer.status} ${code} ${message}`);
+      this.#report.findings.push(
+        `${method} ${target} ${JSON.stringify(body)}: ${answer.status} ${code} ${message}; ${daemon.errors}`,
+      );
     return answer;
   }
 

@@ -9,6 +9,7 @@ import path from "node:path";
 const XL = path.join(import.meta.dirname, "../../packages/toolstack/bin/xl.js");
 const PRINTED_LENGTH_MAX = 64 * 1024;
 const SHOWN_LENGTH_MAX = 8192;
+const ERROR_LEVEL = '"level":50';
 const READY = "the daemon answers at";
 
 /** An answer of the API; its body is undefined when it was empty. */
@@ -78,6 +79,12 @@ export class ServiceDaemon {
   /** The last of what it printed. */
   get printed(): string {
     return this.#printed.slice(-SHOWN_LENGTH_MAX);
+  }
+
+  /** What it logged of its own failures, the latest. */
+  get errors(): string {
+    const lines = this.#printed.split("\n").filter((line) => line.includes(ERROR_LEVEL));
+    return lines.slice(-3).join("\n");
   }
 
   /** Ends it by a signal. */

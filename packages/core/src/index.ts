@@ -78,7 +78,7 @@ export {
 export { probeStack, STACK_PROBE_BYTES, stackProbeText, warmStackProbe } from "./stack-probe.ts";
 export { authorise } from "./door.ts";
 export { isPrivileged, mayAct, resolveDomain } from "./policy.ts";
-export { operationNames, operations } from "./operations.ts";
+export { operationIndex, operationNames, operations } from "./operations.ts";
 export type { Operation } from "./operations.ts";
 export {
   DOMID_RULES_MAX,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
-import type { ApiFailure, AuditView, DomainView, NodesView } from "../src/daemon/api-types.ts";
+import type { ApiFailure, AuditView, DmesgView, DomainView, NodesView } from "../src/daemon/api-types.ts";
 import { openApiDocument, pathOf } from "../src/daemon/openapi.ts";
 import type { Route } from "../src/daemon/router.ts";
 import { domainRoutes } from "../src/daemon/routes-domains.ts";
@@ -245,6 +245,22 @@ describe("the service's API: the audit", () => {
     );
     assert.deepEqual(paused, [false, true, false]);
     for (const name of ["idle", "echo", "spin"]) await bench.ask("DELETE", `/v1/domains/${name}`);
+  });
+});
+
+describe("the service's API: the hypervisor's messages", () => {
+  it("tell of some refusals of a guest by name, and how many more there were; a guest that is never refused has none", async () => {
+    const { domid } = await bench.create("denied");
+    const other = await bench.create("idle");
+    while ((await bench.get("/v1/domains/denied")).hypercallsDenied < 100) await delay(5);
+    const texts = (await bench.get<DmesgView>("/v1/dmesg")).lines.map(({ text }) => text);
+    for (const name of ["denied", "idle"]) await bench.ask("DELETE", `/v1/domains/${name}`);
+    const about = (id: number): string[] => texts.filter((text) => text.startsWith(`hypervisor: domain ${id} `));
+    const refusals = about(domid).filter((text) => text.endsWith("was denied XENMEM_claim_pages"));
+    const more = about(domid).map((text) => Number(/caused (\d+) more notes/.exec(text)?.[1] ?? 0));
+    assert.ok(refusals.length > 0 && refusals.length < 100, `${refusals.length} of 100 refusals are told one by one`);
+    assert.equal(refusals.length + more.reduce((sum, count) => sum + count, 0), 100);
+    assert.deepEqual(about(other.domid), []);
   });
 });
 

@@ -23,6 +23,17 @@ export const guestTexts = {
   poweroff: xen(shutdown(0)),
   reboot: xen(shutdown(1)),
   crash: xen("unreachable"),
+  /** Asks 100 times for what only the control domain may, then stays. */
+  denied: `(module
+    (import "xen" "sched_op" (func $sched_op (param i32 i32) (result i32)))
+    (import "xen" "memory_op" (func $memory_op (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "xen_start") (param i32) (local $left i32)
+      (local.set $left (i32.const 100))
+      (loop $again
+        (drop (call $memory_op (i32.const 24) (i32.const 0)))
+        (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+      (loop $stay (drop (call $sched_op (i32.const 1) (i32.const 0))) (br $stay))))`,
   greet: `(module ${prelude} (data (i32.const 64) "hello\\0a")
     (func (export "_start") (call $write (i32.const 64) (i32.const 6))))`,
   /** Prints what it reads, until the end of its input. */

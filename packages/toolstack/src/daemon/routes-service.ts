@@ -121,9 +121,12 @@ export const serviceRoutes = (parts: ServiceParts): readonly Route[] => [
   {
     method: "GET",
     path: "/v1/dmesg",
-    summary: "The latest messages of the service",
+    summary: "The latest messages of the hypervisor and the service",
     answer: schemas.DmesgView,
-    run: () => ({ lines: parts.log.lines() }),
+    run: () => {
+      parts.hypervisorNotes.take();
+      return { lines: parts.log.lines() };
+    },
   },
   {
     method: "GET",

@@ -6,6 +6,7 @@ import type { Definitions } from "./definitions.ts";
 import type { EventLog } from "./event-log.ts";
 import type { GuestActions } from "./guest-actions.ts";
 import type { Guests } from "./guests.ts";
+import type { HypervisorNotes } from "./hypervisor-notes.ts";
 import type { LastingNodes } from "./lasting-nodes.ts";
 import type { ServiceLog } from "./service-log.ts";
 import type { ServiceMetrics } from "./metrics.ts";
@@ -20,6 +21,7 @@ export interface ServiceParts {
   readonly nodes: LastingNodes;
   readonly events: EventLog;
   readonly log: ServiceLog;
+  readonly hypervisorNotes: HypervisorNotes;
   readonly metrics: ServiceMetrics;
   readonly views: ViewSource;
   /** What is wrong with the service now, one sentence each. */

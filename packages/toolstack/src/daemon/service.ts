@@ -12,6 +12,7 @@ import type { Guest } from "./guest.ts";
 import { GuestActions } from "./guest-actions.ts";
 import { Guests } from "./guests.ts";
 import { type Fetch, listenAtPort, listenAtSocket, type Listener, type TcpOptions } from "./http-server.ts";
+import { HypervisorNotes } from "./hypervisor-notes.ts";
 import { LastingNodes } from "./lasting-nodes.ts";
 import { managedMemory, type MemoryPort } from "./memory-port.ts";
 import { ServiceMetrics } from "./metrics.ts";
@@ -115,6 +116,7 @@ export class Service implements AsyncDisposable {
   async #closeNow(): Promise<void> {
     this.#parts.events.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
+    this.#parts.hypervisorNotes[Symbol.dispose]();
     await this.#parts.guests.close();
     this.#parts.metrics.close();
     for (const end of this.#ends) await end();
@@ -141,7 +143,8 @@ const assemble = (host: Host, store: Store, log: ServiceLog, memory: MemoryPort)
   const metrics = new ServiceMetrics(views, () => events.readerCount);
   const problems = (): readonly string[] => (store.problem === undefined ? [] : [store.problem]);
   const nodes = new LastingNodes(store, host);
-  return { host, guests, actions, definitions, nodes, events, log, metrics, views, problems };
+  const hypervisorNotes = new HypervisorNotes(host, log);
+  return { host, guests, actions, definitions, nodes, events, log, hypervisorNotes, metrics, views, problems };
 };
 
 /**
