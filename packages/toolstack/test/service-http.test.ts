@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, readFileSync, statSync } from "node:fs";
+import http from "node:http";
 import net from "node:net";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { READER_COUNT_MAX } from "../src/daemon/event-log.ts";
 import { BYTES_MAX, JSON_BYTES_MAX } from "../src/daemon/router.ts";
-import { HEAD_BYTES_MAX, listenAtSocket } from "../src/daemon/http-server.ts";
+import { boundDelivery, HEAD_BYTES_MAX, listenAtSocket } from "../src/daemon/http-server.ts";
 import { ServiceProcess } from "./service-process.ts";
 import { Workbench } from "./xl-harness.ts";
 
@@ -24,6 +25,34 @@ const exchange = async (socketPath: string, bytes: string | Buffer): Promise<str
 
 const isAlive = async (service: ServiceProcess): Promise<boolean> =>
   (await service.ask("GET", "/healthz")).status === 200;
+
+describe("a client of the service's socket that does not read its answer", () => {
+  it("loses the connection before all of the answer has arrived", async () => {
+    using bench = new Workbench();
+    const place = `${bench.directory}/stalled.sock`;
+    const size = 16 * 2 ** 20;
+    let isGone = (): void => {};
+    const gone = new Promise<void>((resolve) => (isGone = resolve));
+    const server = http.createServer((_request, response) => {
+      boundDelivery(response, 50);
+      response.once("close", isGone);
+      response.end("x".repeat(size));
+    });
+    server.listen(place);
+    await once(server, "listening");
+    const socket = net.createConnection(place);
+    socket.on("error", () => {});
+    socket.pause();
+    socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    await gone;
+    let length = 0;
+    socket.on("data", (piece) => (length += piece.length));
+    socket.resume();
+    await once(socket, "close");
+    server.close();
+    assert.ok(length < size, `${length} bytes of ${size} arrived`);
+  });
+});
 
 describe("the service's socket", () => {
   it("can be opened by its owner only", async () => {

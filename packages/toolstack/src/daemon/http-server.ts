@@ -20,6 +20,8 @@ export const HEAD_BYTES_MAX = 16 * 1024;
 export const HEAD_MS_MAX = 5000;
 /** Time for a request to arrive altogether. */
 export const REQUEST_MS_MAX = 20_000;
+/** Time for a client to take an answer that it was given whole. */
+export const ANSWER_MS_MAX = 20_000;
 /** Time for answers to arrive when the service ends. */
 export const CLOSE_MS_MAX = 500;
 /** Fewest characters of a token. */
@@ -118,7 +120,21 @@ export const withToken = (fetch: Fetch, token: string): Fetch => {
 
 const listenerOf = (fetch: Fetch, ownsProcess: boolean): http.RequestListener => {
   const listener = getRequestListener((request) => fetch(request), { overrideGlobalObjects: ownsProcess });
-  return (request, response) => void listener(request, response);
+  return (request, response) => {
+    boundDelivery(response);
+    void listener(request, response);
+  };
+};
+
+/**
+ * Ends the connection of a client that does not take what it was given. A stream of events or of a console is not given
+ * whole before its end: what a slow reader of one costs is its bounded queue.
+ */
+export const boundDelivery = (response: http.ServerResponse, msMax = ANSWER_MS_MAX): void => {
+  response.once("prefinish", () => {
+    const overdue = setTimeout(() => response.destroy(), msMax);
+    response.once("close", () => clearTimeout(overdue));
+  });
 };
 
 const listening = async (server: net.Server, place: string): Promise<void> => {
