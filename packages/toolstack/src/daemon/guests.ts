@@ -229,7 +229,7 @@ export class Guests {
     }
     const inherited = before ?? { console: new ConsoleLog(), restarts: 0, loopCount: 0 };
     const guest = new Guest({ domain, name: config.name, config, isStarted: false, ...inherited }, Date.now());
-    connectConsole(guest);
+    connectConsole(guest, (error) => this.#parts.log.fault(`console of domain ${domain.domid}`, error));
     return guest;
   }
 
@@ -262,7 +262,7 @@ export class Guests {
 const keyOf = (domid: number, generation: number): string => `${domid}.${generation}`;
 
 /** Everything that the guest prints goes to its console, and what is typed there to it. */
-const connectConsole = ({ domain, console }: Guest): void => {
+const connectConsole = ({ domain, console }: Guest, onFault: (error: unknown) => void): void => {
   const encoder = new TextEncoder();
   const printed = async (): Promise<void> => {
     for await (const text of domain.console) console.print(encoder.encode(text));
@@ -270,8 +270,6 @@ const connectConsole = ({ domain, console }: Guest): void => {
   const wrote = async (output: AsyncIterable<Uint8Array>): Promise<void> => {
     for await (const bytes of output) console.print(bytes);
   };
-  void printed();
-  void wrote(domain.stdout);
-  void wrote(domain.stderr);
+  for (const ended of [printed(), wrote(domain.stdout), wrote(domain.stderr)]) ended.catch(onFault);
   console.connect((bytes) => (domain.kind === "xen" ? domain.console.write(bytes) : domain.stdin.write(bytes)));
 };
