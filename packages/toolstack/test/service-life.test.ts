@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync, rmSync } from "node:fs";
 import { after, afterEach, before, describe, it } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DefinitionView, DomainView } from "../src/daemon/api-types.ts";
 import { eventOf, ServiceBench } from "./service-harness.ts";
 
@@ -73,6 +74,15 @@ describe("the service: domains", () => {
     const config = { ...(await bench.config("idle")), memory: 4096 };
     assert.match(await bench.refusal("POST", "/v1/domains", { config }), /^(400 INVALID_SIZE|507 MEMORY_EXHAUSTED)$/);
     assert.equal(await bench.refusal("GET", "/v1/definitions/idle"), "404 DEFINITION_NOT_FOUND");
+  });
+  it("a creation that fails takes back its own definition, not what was kept under that name meanwhile", async () => {
+    const config = await bench.config("idle");
+    const broken = { ...config, kernel: await bench.bench.image("broken.wasm", '(module (import "none" "f" (func)))') };
+    const creation = bench.ask("POST", "/v1/domains", { config: broken });
+    while ((await bench.ask("GET", "/v1/definitions/idle")).status !== 200) await nextTurn();
+    assert.equal((await bench.ask("PUT", "/v1/definitions/idle", { config })).status, 200);
+    assert.equal((await creation).status, 400);
+    assert.deepEqual((await bench.get<DefinitionView>("/v1/definitions/idle")).config, config);
   });
   it("a renamed domain is found by its new name only, and its definition too", async () => {
     await bench.create("idle");

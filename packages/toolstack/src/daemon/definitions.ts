@@ -100,12 +100,15 @@ export class Definitions {
     this.#store.change({ remove: name });
   }
 
-  /** Takes back a `put`: what was there before is there again. Throws XenolithError `STORE_FAILED`. */
-  restore(name: string, before: Definition | undefined): void {
-    const now = this.#store.get(name);
-    if (before !== undefined)
-      this.#store.change({ put: { ...before, revision: (now?.revision ?? before.revision) + 1 } });
-    else if (now !== undefined) this.#store.change({ remove: name });
+  /**
+   * Takes back the `put` that made `made`: what was there before is there again, unless somebody has changed the definition
+   * since. Throws XenolithError `STORE_FAILED`.
+   */
+  restore(made: Definition, before: Definition | undefined): void {
+    // Not by its revision: that begins anew with a definition that was removed and came again.
+    if (this.#store.get(made.name) !== made) return;
+    const revision = made.revision + 1;
+    this.#store.change(before === undefined ? { remove: made.name } : { put: { ...before, revision } });
   }
 
   /** Forgets it if it was to go with its domain. Throws XenolithError `STORE_FAILED`. */

@@ -110,11 +110,12 @@ export class Guests {
     const { name } = checkConfig(config);
     this.#requireFree(name);
     const before = definitions.has(name) ? definitions.get(name) : undefined;
+    const made = definitions.put(config, { isTransient: true });
     try {
-      return await this.#make(definitions.put(config, { isTransient: true }), undefined, isPaused);
+      return await this.#make(made, undefined, isPaused);
     } catch (error) {
       // Nothing was acknowledged: what came with this request goes with it.
-      definitions.restore(name, before);
+      definitions.restore(made.definition, before);
       throw error;
     }
   }
