@@ -97,17 +97,12 @@ class ServiceCampaign {
       await delay(Math.max(0, Math.min(AUDIT_EVERY_MS, lifeEndMs - performance.now())));
       if (!isOver()) await this.#audit(daemon);
     }
-    if (daemon.end === undefined && !this.isOver && this.#draw.chance(0.8)) {
-      // With requests on their way.
-      await Promise.all([
-        this.#killDuring(daemon),
-        playing,
-        ...this.#admins.map((admin) => admin.play(daemon, () => false)),
-      ]);
-      return;
-    }
+    // What one administrator asks for comes one after the other, or nobody could say what was acknowledged last.
     await playing;
-    if (daemon.end === undefined) await this.#endInPeace(daemon);
+    if (daemon.end !== undefined) return;
+    if (this.isOver || !this.#draw.chance(0.8)) return await this.#endInPeace(daemon);
+    const busy = this.#admins.map((admin) => admin.play(daemon, () => false));
+    await Promise.all([this.#killDuring(daemon), ...busy]);
   }
 
   async #killDuring(daemon: ServiceDaemon): Promise<void> {
