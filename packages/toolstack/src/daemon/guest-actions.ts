@@ -1,8 +1,10 @@
 /**
  * What an operator does to a domain that runs: pause it, ask it to end, rename it, change its memory.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { SHUTDOWN_poweroff, SHUTDOWN_reboot, XenolithError } from "@xenolith/abi";
-import type { Host } from "@xenolith/host";
+import { GATE_IN } from "@xenolith/core";
+import type { Domain, Host } from "@xenolith/host";
 import type { AuditView } from "./api-types.ts";
 import type { Definitions } from "./definitions.ts";
 import type { EventLog, EventFacts } from "./event-log.ts";
@@ -13,6 +15,8 @@ import type { MemoryPort } from "./memory-port.ts";
 
 /** How long a pause waits for a guest to come to rest. */
 export const PAUSE_MS_MAX = 2000;
+/** How long an audit waits for all of them. */
+const REST_MS_MAX = 20_000;
 
 /** What the actions work on. */
 export interface ActionParts {
@@ -104,27 +108,33 @@ export class GuestActions {
    * counted. All domains rest meanwhile; one that computes goes on and changes nothing.
    */
   async audit(): Promise<AuditView> {
-    const resting: Guest[] = [];
+    const { host } = this.#parts;
+    const resting: Domain[] = [];
     try {
-      for (const guest of this.#parts.guests.list()) {
-        if (!guest.isStarted || guest.exit !== undefined || guest.domain.state === "shutdown") continue;
-        if (await this.#rest(guest)) resting.push(guest);
-      }
-      const { host } = this.#parts;
+      await this.#rest(resting);
       return { findings: host.audit(), memory: memoryAccount(host) };
     } finally {
-      for (const { domain } of resting) if (domain.state === "paused") domain.unpause();
+      for (const domain of resting) if (domain.state === "paused") domain.unpause();
     }
   }
 
-  /** Pauses a guest beside what its operator did. Whether that is to be taken back. */
-  async #rest({ domain }: Guest): Promise<boolean> {
-    try {
-      await domain.pause({ timeoutMs: PAUSE_MS_MAX });
-      return true;
-    } catch (error) {
-      if (!(error instanceof XenolithError)) throw error;
-      return error.code === "TIMEOUT";
+  /**
+   * Pauses all that runs, also what starts meanwhile, until no vCPU is inside the hypervisor, which one that has just been
+   * ended may still be. Beside what operators paused; `resting` is to be let go afterwards.
+   */
+  async #rest(resting: Domain[]): Promise<void> {
+    const { host } = this.#parts;
+    const endMs = performance.now() + REST_MS_MAX;
+    const running = (): Domain[] => host.domains.filter(({ state }) => state === "running");
+    while (running().length > 0 || host.hypervisor.vcpus.gate.some((word) => (word & GATE_IN) !== 0)) {
+      if (performance.now() > endMs)
+        throw new XenolithError("TIMEOUT", `domains did not rest within ${REST_MS_MAX} ms`);
+      await Promise.all(
+        running().map(async (domain) => {
+          if (await pauses(domain)) resting.push(domain);
+        }),
+      );
+      await delay(1);
     }
   }
 
@@ -145,4 +155,15 @@ export class GuestActions {
 
 const requireWhole = (bytes: number): void => {
   if (!Number.isSafeInteger(bytes)) throw new XenolithError("INVALID_SIZE", `${bytes} is not a whole number of bytes`);
+};
+
+/** Pauses a domain. Whether that is to be taken back: one that computes is paused as soon as it makes a hypercall. */
+const pauses = async (domain: Domain): Promise<boolean> => {
+  try {
+    await domain.pause({ timeoutMs: PAUSE_MS_MAX });
+    return true;
+  } catch (error) {
+    if (!(error instanceof XenolithError)) throw error;
+    return error.code === "TIMEOUT";
+  }
 };
