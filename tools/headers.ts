@@ -24,6 +24,7 @@ export const headers: readonly Header[] = [
   { source: "hvm-params.ts", path: "hvm/params.h", title: "Domain parameters", includes: ["types.h"] },
   { source: "hvm-op.ts", path: "hvm/hvm_op.h", title: "Parameters and time", includes: ["xen.h", "hvm/params.h"] },
   { source: "grant-table.ts", path: "grant_table.h", title: "Grant tables", includes: ["xen.h"] },
+  { source: "secret.ts", path: "secret_op.h", title: "Secret memory", includes: ["xen.h"] },
   { source: "domctl.ts", path: "domctl.h", title: "Control of domains", includes: ["xen.h"] },
   { source: "sysctl.ts", path: "sysctl.h", title: "Control of the machine", includes: ["xen.h", "domctl.h"] },
   { source: "console.ts", path: "io/console.h", title: "Console page", includes: ["types.h"] },

@@ -57,6 +57,12 @@
 #define XEN_ENOTCONN 107
 #define XEN_ETIMEDOUT 110
 #define XEN_ECONNREFUSED 111
+/* Extension, as the four that follow it: Linux's numbers, for secret memory and keys. */
+#define XEN_EDQUOT 122
+#define XEN_ENOKEY 126
+#define XEN_EKEYEXPIRED 127
+#define XEN_EKEYREVOKED 128
+#define XEN_EKEYREJECTED 129
 
 /* wasi-libc has these names with values of its own. */
 #ifndef __wasi__
@@ -109,6 +115,11 @@
 #define ENOTCONN XEN_ENOTCONN
 #define ETIMEDOUT XEN_ETIMEDOUT
 #define ECONNREFUSED XEN_ECONNREFUSED
+#define EDQUOT XEN_EDQUOT
+#define ENOKEY XEN_ENOKEY
+#define EKEYEXPIRED XEN_EKEYEXPIRED
+#define EKEYREVOKED XEN_EKEYREVOKED
+#define EKEYREJECTED XEN_EKEYREJECTED
 #endif
 
 #endif

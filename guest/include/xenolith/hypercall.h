@@ -30,6 +30,10 @@ XENOLITH_IMPORT("grant_table_op") int HYPERVISOR_grant_table_op(unsigned int cmd
 XENOLITH_IMPORT("physdev_op") int HYPERVISOR_physdev_op(unsigned int cmd, void *arg);
 /* HVMOP_* */
 XENOLITH_IMPORT("hvm_op") int HYPERVISOR_hvm_op(unsigned int op, void *arg);
+/* XENSECRET_*: secret memory. */
+XENOLITH_IMPORT("secret_op") int HYPERVISOR_secret_op(unsigned int cmd, void *arg);
+/* XENKEY_*: the domain's keys. */
+XENOLITH_IMPORT("key_op") int HYPERVISOR_key_op(unsigned int cmd, void *arg);
 /* XEN_DOMCTL_*, XEN_SYSCTL_*: control domains only. */
 XENOLITH_IMPORT("domctl") int HYPERVISOR_domctl(void *op);
 XENOLITH_IMPORT("sysctl") int HYPERVISOR_sysctl(void *op);

@@ -49,9 +49,10 @@
 #define __HYPERVISOR_xenpmu_op 40
 #define __HYPERVISOR_dm_op 41
 #define __HYPERVISOR_hypfs_op 42
-/* 48 to 55 belong to the architecture, which is Xenolith's own. */
-#define __HYPERVISOR_arch_0 48
-#define __HYPERVISOR_arch_1 49
+/* Extension: secret memory. 48 to 55 belong to the architecture, which is Xenolith's own. */
+#define __HYPERVISOR_secret_op 48
+/* Extension: the caller's keys. */
+#define __HYPERVISOR_key_op 49
 #define __HYPERVISOR_arch_2 50
 #define __HYPERVISOR_arch_3 51
 #define __HYPERVISOR_arch_4 52

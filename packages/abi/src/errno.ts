@@ -52,6 +52,12 @@ export const EISCONN = 106;
 export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
 export const ECONNREFUSED = 111;
+/** Extension, as the four that follow it: Linux's numbers, for secret memory and keys. */
+export const EDQUOT = 122;
+export const ENOKEY = 126;
+export const EKEYEXPIRED = 127;
+export const EKEYREVOKED = 128;
+export const EKEYREJECTED = 129;
 
 /** Every error number by its name. The values are positive. */
 export const errno = {
@@ -104,6 +110,11 @@ export const errno = {
   ENOTCONN,
   ETIMEDOUT,
   ECONNREFUSED,
+  EDQUOT,
+  ENOKEY,
+  EKEYEXPIRED,
+  EKEYREVOKED,
+  EKEYREJECTED,
 } as const;
 
 /** The name of an error number. */

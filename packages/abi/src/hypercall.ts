@@ -42,9 +42,10 @@ export const __HYPERVISOR_argo_op = 39;
 export const __HYPERVISOR_xenpmu_op = 40;
 export const __HYPERVISOR_dm_op = 41;
 export const __HYPERVISOR_hypfs_op = 42;
-/** 48 to 55 belong to the architecture, which is Xenolith's own. */
-export const __HYPERVISOR_arch_0 = 48;
-export const __HYPERVISOR_arch_1 = 49;
+/** Extension: secret memory. 48 to 55 belong to the architecture, which is Xenolith's own. */
+export const __HYPERVISOR_secret_op = 48;
+/** Extension: the caller's keys. */
+export const __HYPERVISOR_key_op = 49;
 export const __HYPERVISOR_arch_2 = 50;
 export const __HYPERVISOR_arch_3 = 51;
 export const __HYPERVISOR_arch_4 = 52;
@@ -78,6 +79,8 @@ export const hypercalls = {
   xenpmu_op: { number: __HYPERVISOR_xenpmu_op, parameters: ["cmd", "arg"] },
   dm_op: { number: __HYPERVISOR_dm_op, parameters: ["domid", "nr_bufs", "bufs"] },
   hypfs_op: { number: __HYPERVISOR_hypfs_op, parameters: ["cmd", "arg1", "arg2", "arg3", "arg4"] },
+  secret_op: { number: __HYPERVISOR_secret_op, parameters: ["cmd", "arg"] },
+  key_op: { number: __HYPERVISOR_key_op, parameters: ["cmd", "arg"] },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly parameters: readonly string[] }>>;
 
 /** The name of a hypercall, as guests import it. */

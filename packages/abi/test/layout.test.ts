@@ -45,6 +45,14 @@ gnttab_cache_flush 16: a.dev_bus_addr@0 a.ref@0 offset@8 length@10 op@12
 gnttab_map_revokable 36: map@0 map.status@18 lgfn@32
 gnttab_revoke 8: ref@0 status@4
 gnttab_unmap_notify 20: target@0 action@4 offset@8 port@12 status@16
+xen_secret_allocate 12: pages@0 flags@4 id@8
+xen_secret_map 20: id@0 gfn@4 first_page@8 pages@12 flags@16
+xen_secret_unmap 8: gfn@0 pages@4
+xen_secret_object 4: id@0
+xen_secret_share 12: id@0 domid@4 flags@8
+xen_secret_accept 12: domid@0 owner_id@4 id@8
+xen_secret_revoke 8: id@0 domid@4
+xen_secret_query 44: id@0 flags@4 pages@8 objects@12 objects_max@16 bytes_used@20 bytes_mapped@28 bytes_max@36
 xen_memory_reservation 20: extent_start@0 nr_extents@4 extent_order@8 mem_flags@12 domid@16
 xen_machphys_mfn_list 12: max_extents@0 extent_start@4 nr_extents@8
 xen_add_to_physmap 16: domid@0 size@2 space@4 idx@8 gpfn@12

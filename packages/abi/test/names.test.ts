@@ -10,9 +10,9 @@ describe("error numbers", () => {
     EINVAL 22, ENFILE 23, EMFILE 24, ENOSPC 28, EROFS 30, EMLINK 31, EDOM 33, ERANGE 34, EDEADLK 35, ENAMETOOLONG 36,
     ENOLCK 37, ENOSYS 38, ENOTEMPTY 39, ENODATA 61, ETIME 62, EBADMSG 74, EOVERFLOW 75, EILSEQ 84, ERESTART 85,
     ENOTSOCK 88, EMSGSIZE 90, EOPNOTSUPP 95, EADDRINUSE 98, EADDRNOTAVAIL 99, ENOBUFS 105, EISCONN 106, ENOTCONN 107,
-    ETIMEDOUT 110, ECONNREFUSED 111`;
+    ETIMEDOUT 110, ECONNREFUSED 111, EDQUOT 122, ENOKEY 126, EKEYEXPIRED 127, EKEYREVOKED 128, EKEYREJECTED 129`;
 
-  it("have Xen's values, by name and as constants", () => {
+  it("have Xen's values, and Linux's for keys, by name and as constants", () => {
     const rows = specification.split(",").map((row) => row.trim().split(" "));
     assert.deepEqual(errno, Object.fromEntries(rows.map(([name = "", value]) => [name, Number(value)])));
     for (const [name, value] of Object.entries(errno)) assert.equal(Reflect.get(abi, name), value);
@@ -48,6 +48,8 @@ describe("constants", () => {
     "grant statuses": /^GNTST_/,
     "shutdown reasons": /^SHUTDOWN_[a-z]/,
     "map spaces": /^XENMAPSPACE_/,
+    "secret memory operations": /^XENSECRET_[a-z]/,
+    "what a query tells about a secret object": /^XENSECRET_IS_/,
   };
   const named = Object.entries(abi).filter((entry): entry is [string, number] => typeof entry[1] === "number");
   for (const [title, pattern] of Object.entries(groups)) {
@@ -62,14 +64,15 @@ describe("constants", () => {
     __HYPERVISOR_memory_op 12, __HYPERVISOR_set_timer_op 15, __HYPERVISOR_xen_version 17, __HYPERVISOR_console_io 18,
     __HYPERVISOR_grant_table_op 20, __HYPERVISOR_vcpu_op 24, __HYPERVISOR_sched_op 29,
     __HYPERVISOR_event_channel_op 32, __HYPERVISOR_physdev_op 33, __HYPERVISOR_hvm_op 34, __HYPERVISOR_sysctl 35,
-    __HYPERVISOR_domctl 36, __HYPERVISOR_arch_7 55, DOMID_SELF 32752, DOMID_INVALID 32756, DOMID_IDLE 32767,
+    __HYPERVISOR_domctl 36, __HYPERVISOR_secret_op 48, __HYPERVISOR_key_op 49, __HYPERVISOR_arch_7 55, DOMID_SELF 32752, DOMID_INVALID 32756, DOMID_IDLE 32767,
     VIRQ_DOM_EXC 3, VIRQ_ENOMEM 12, NR_VIRQS 24, XENMEM_populate_physmap 6, XENMEM_claim_pages 24,
     XENMEM_acquire_resource 28, EVTCHNOP_send 4, EVTCHNOP_unmask 9, EVTCHNOP_reset 10, SCHEDOP_poll 3,
     SCHEDOP_watchdog 6, SHUTDOWN_soft_reset 5, VCPUOP_register_vcpu_info 10, PHYSDEVOP_map_pirq 13,
     HVM_PARAM_MCA_CAP 38, HVM_NR_PARAMS 39, XENFEAT_dm_msix_all_writes 20, GNTTABOP_cache_flush 12,
     GNTTABOP_map_revokable 13, GNTTABOP_revoke 14, GNTTABOP_reset 15, GNTTABOP_unmap_notify 16, GTF_revokable 512, GNTST_no_space -13,
     XEN_DOMCTL_soft_reset 79, XEN_DOMCTL_freeze_memory 4096, XEN_DOMCTL_INTERFACE_VERSION 24, XEN_SYSCTL_INTERFACE_VERSION 22,
-    XEN_SYSCTL_physinfo 3, XEN_SYSCTL_getdomaininfolist 6, XENMAPIDX_grant_table_status 2147483648`;
+    XEN_SYSCTL_physinfo 3, XEN_SYSCTL_getdomaininfolist 6, XENMAPIDX_grant_table_status 2147483648,
+    XENSECRET_query 8, XENSECRET_QUOTA 4294967295, XENSECRET_IS_REVOKED 32`;
   for (const spot of spots.split(",")) {
     const [name = "", value = ""] = spot.trim().split(" ");
     it(`${name} is ${value}`, () => assert.equal(Reflect.get(abi, name), Number(value)));

@@ -267,4 +267,6 @@ export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
   xenpmu_op: { whole: "ABSENT" },
   dm_op: { whole: "ABSENT" },
   hypfs_op: { whole: "ABSENT" },
+  secret_op: { whole: "ABSENT" },
+  key_op: { whole: "ABSENT" },
 };
