@@ -13,7 +13,7 @@ import {
 } from "./key.ts";
 import type { KeyType, Preparsed } from "./key-type.ts";
 import { isKeyring, linksOf } from "./link-table.ts";
-import { beginLink, cancelLink, commitLink, dropLink, revokeKeyring } from "./links.ts";
+import { beginLink, cancelLink, clearKeyring, commitLink, dropLink } from "./links.ts";
 import { isGone, type KeyState } from "./state.ts";
 
 const NO_BYTES = new Uint8Array(0);
@@ -161,7 +161,7 @@ export const dropAuthority = (state: KeyState, key: Key): void => {
 export const revoke = (state: KeyState, key: Key): void => {
   if ((key.flags & KEY_REVOKED) !== 0) return;
   key.flags |= KEY_REVOKED;
-  if (isKeyring(key)) revokeKeyring(state, key);
+  if (isKeyring(key)) clearKeyring(state, key);
   else if (authorityOf(key) !== undefined) dropAuthority(state, key);
   else key.type.revoke?.(key, state.context);
   const now = state.clock.seconds();

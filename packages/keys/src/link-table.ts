@@ -35,11 +35,6 @@ export class LinkTable {
     return this.#count;
   }
 
-  /** Whether clearing finds something to clear: also after the collector took the last link. */
-  get isRooted(): boolean {
-    return this.#rooted;
-  }
-
   /** The key that a link with this index leads to. */
   find(index: KeyIndex): Key | undefined {
     if (this.#index === undefined) {

@@ -119,11 +119,6 @@ export const clearKeyring = (state: KeyState, keyring: Key): void => {
   state.reserve(keyring, 0);
 };
 
-/** Lets go of the links of a keyring that was revoked. */
-export const revokeKeyring = (state: KeyState, keyring: Key): void => {
-  if (linksOf(keyring).isRooted) clearKeyring(state, keyring);
-};
-
 /**
  * Whether linking `key`, a keyring, into `keyring` would make a circle or reach too deep: 0, -EDEADLK or -ELOOP. Only what
  * is below `key` counts.

@@ -7,8 +7,6 @@ export interface ModelKey {
   readonly links: Set<ModelKey> | undefined;
   /** Charges of links that the collector removed. */
   leaked: number;
-  /** Whether it has room for links: from the first link until the last one is unlinked, not when that is collected. */
-  isRooted: boolean;
   revoked: boolean;
   invalidated: boolean;
   /** Second from which it is expired. */
@@ -44,7 +42,6 @@ export class Model {
       size: size ?? 0,
       links,
       leaked: 0,
-      isRooted: false,
       revoked: false,
       invalidated: false,
       expiry: Infinity,
@@ -139,7 +136,6 @@ export class Model {
     const present = this.#linked(ring, key);
     if (present !== undefined) ring.links!.delete(present);
     ring.links!.add(key);
-    ring.isRooted = true;
   }
 
   unlink(key: ModelKey, ring: ModelKey): string {
@@ -154,7 +150,6 @@ export class Model {
 
   #take(key: ModelKey, ring: ModelKey): void {
     ring.links!.delete(key);
-    if (ring.links!.size === 0) ring.isRooted = false;
   }
 
   move(key: ModelKey, from: ModelKey, to: ModelKey, exclusive: boolean): string {
@@ -178,7 +173,6 @@ export class Model {
     if (refusal !== undefined) return refusal;
     ring.links!.clear();
     ring.leaked = 0;
-    ring.isRooted = false;
     return "ok";
   }
 
@@ -211,9 +205,7 @@ export class Model {
     if (refusal !== undefined) return refusal;
     key.revoked = true;
     key.links?.clear();
-    // Only where there is room for links, charges come back.
-    if (key.isRooted) key.leaked = 0;
-    key.isRooted = false;
+    key.leaked = 0;
     key.expiry = Math.min(key.expiry, this.#now);
     return "ok";
   }

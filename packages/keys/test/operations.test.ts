@@ -132,6 +132,22 @@ describe("links", () => {
   );
 
   it(
+    "that the collector removed come back when the keyring is revoked, too, also if its last one was unlinked",
+    onBench((bench) => {
+      const { service } = bench;
+      const process = bench.process();
+      const ring = ok(service.addKey(process, "keyring", "r", null, SESSION));
+      const [quota] = /\d+\/20000/.exec(service.procKeyUsers().split("\n")[1]!)!;
+      const [one, two] = ["one", "two"].map((name) => ok(service.addKey(process, "user", name, bytes("v"), ring)));
+      ok(service.invalidate(process, one!));
+      ok(service.unlink(process, two!, ring));
+      assert.ok(!service.procKeyUsers().includes(` ${quota}\n`));
+      ok(service.revoke(process, ring));
+      assert.ok(service.procKeyUsers().includes(` ${quota}\n`));
+    }),
+  );
+
+  it(
     "to a revoked key go when the delay is over, and the delay can be changed",
     onBench((bench) => {
       const { service, clock } = bench;
