@@ -57,7 +57,9 @@
 #define XEN_ENOTCONN 107
 #define XEN_ETIMEDOUT 110
 #define XEN_ECONNREFUSED 111
-/* Extension, as the four that follow it: Linux's numbers, for secret memory and keys. */
+/* Extension, as the six that follow it: Linux's numbers, for secret memory and keys. */
+#define XEN_ELOOP 40
+#define XEN_ENOPKG 65
 #define XEN_EDQUOT 122
 #define XEN_ENOKEY 126
 #define XEN_EKEYEXPIRED 127
@@ -115,6 +117,8 @@
 #define ENOTCONN XEN_ENOTCONN
 #define ETIMEDOUT XEN_ETIMEDOUT
 #define ECONNREFUSED XEN_ECONNREFUSED
+#define ELOOP XEN_ELOOP
+#define ENOPKG XEN_ENOPKG
 #define EDQUOT XEN_EDQUOT
 #define ENOKEY XEN_ENOKEY
 #define EKEYEXPIRED XEN_EKEYEXPIRED

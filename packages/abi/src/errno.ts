@@ -52,7 +52,9 @@ export const EISCONN = 106;
 export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
 export const ECONNREFUSED = 111;
-/** Extension, as the four that follow it: Linux's numbers, for secret memory and keys. */
+/** Extension, as the six that follow it: Linux's numbers, for secret memory and keys. */
+export const ELOOP = 40;
+export const ENOPKG = 65;
 export const EDQUOT = 122;
 export const ENOKEY = 126;
 export const EKEYEXPIRED = 127;
@@ -110,6 +112,8 @@ export const errno = {
   ENOTCONN,
   ETIMEDOUT,
   ECONNREFUSED,
+  ELOOP,
+  ENOPKG,
   EDQUOT,
   ENOKEY,
   EKEYEXPIRED,
@@ -131,5 +135,5 @@ export const failed = (result: number): result is Failure => result < 0;
 
 const nameOf = new Map<number, ErrnoName>(Object.entries(errno).map(([name, value]) => [value, name as ErrnoName]));
 
-/** The name of an error number of either sign, for messages; `undefined` when Xen has none for it. */
+/** The name of an error number of either sign, for messages; `undefined` for one that is not in the table. */
 export const errnoName = (value: number): ErrnoName | undefined => nameOf.get(Math.abs(value));

@@ -1,5 +1,5 @@
 import { type Context, fetch } from "./context.ts";
-import { errorText } from "./error-text.ts";
+import { errorText } from "../error-text.ts";
 import { Refusal } from "./refusal.ts";
 
 /** What a key says of itself. */

@@ -1,7 +1,7 @@
 import { fstatSync, readFileSync } from "node:fs";
 import { expect } from "./add-commands.ts";
 import { bytesOf, call, type Context, mustCall, print, type Run, tryCall } from "./context.ts";
-import { errorText } from "./error-text.ts";
+import { errorText } from "../error-text.ts";
 import { keyOf, listedKeys, parseNumber } from "./operands.ts";
 import { EXIT_REFUSED, mistake, Refusal, refusedBy } from "./refusal.ts";
 

@@ -1,8 +1,7 @@
 import { bytesOf, type Context, type Run, tryCall } from "./context.ts";
+import { EDQUOT, EINVAL } from "../errno.ts";
 import { mistake, UsageError } from "./refusal.ts";
 
-const EINVAL = 22;
-const EDQUOT = 122;
 const THREAD = -1;
 const DESCRIPTION_MAX = 4095;
 const PAYLOAD_MAX = 32_767;

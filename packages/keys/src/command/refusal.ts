@@ -1,4 +1,4 @@
-import { errorText } from "./error-text.ts";
+import { errorText } from "../error-text.ts";
 
 /** Exit code of a refused operation, or data that cannot be used. */
 export const EXIT_REFUSED = 1;

@@ -3,7 +3,7 @@ import { accessSync, constants, statSync } from "node:fs";
 import { constants as system } from "node:os";
 import path from "node:path";
 import { bytesOf, type Context, mustCall, type Run } from "./context.ts";
-import { errorText } from "./error-text.ts";
+import { errorText } from "../error-text.ts";
 import { EXIT_REFUSED, Refusal } from "./refusal.ts";
 
 const DEFAULT_SHELL = "/bin/sh";

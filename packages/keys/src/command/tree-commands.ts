@@ -1,6 +1,6 @@
 import { expect } from "./add-commands.ts";
 import { bytesOf, type Context, done, mustCall, print, type Run, tryCall } from "./context.ts";
-import { errorText } from "./error-text.ts";
+import { errorText } from "../error-text.ts";
 import { keyOf } from "./operands.ts";
 import { UsageError } from "./refusal.ts";
 import { sessionTree } from "./tree.ts";

@@ -1,5 +1,5 @@
 import { type OperationName, operationNames } from "../client/protocol.ts";
-import { keyErrorName } from "../errno.ts";
+import { errnoName } from "@xenolith/abi/errno";
 
 /** Numbers that the daemon counts while it serves. */
 export class DaemonMetrics {
@@ -31,7 +31,7 @@ export class DaemonMetrics {
       .filter((name) => name !== undefined)
       .map((name): Sample => [`{operation="${name}"}`, this.#operations.get(name) ?? 0]);
     const errors = [...this.#errors].map(([result, count]): Sample => {
-      return [`{error="${keyErrorName(result) ?? -result}"}`, count];
+      return [`{error="${errnoName(result) ?? -result}"}`, count];
     });
     return [
       metric("xkeyd_operations_total", "counter", "Operations that clients asked for.", operations),
