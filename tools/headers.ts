@@ -27,6 +27,7 @@ export const headers: readonly Header[] = [
   { source: "secret.ts", path: "secret_op.h", title: "Secret memory", includes: ["xen.h"] },
   { source: "domctl.ts", path: "domctl.h", title: "Control of domains", includes: ["xen.h"] },
   { source: "sysctl.ts", path: "sysctl.h", title: "Control of the machine", includes: ["xen.h", "domctl.h"] },
+  { source: "key-op.ts", path: "key_op.h", title: "Keys", includes: ["xen.h"] },
   { source: "console.ts", path: "io/console.h", title: "Console page", includes: ["types.h"] },
   { source: "xenstore.ts", path: "io/xs_wire.h", title: "Xenstore page", includes: ["types.h"] },
 ];

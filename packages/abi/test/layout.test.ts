@@ -53,6 +53,17 @@ xen_secret_share 12: id@0 domid@4 flags@8
 xen_secret_accept 12: domid@0 owner_id@4 id@8
 xen_secret_revoke 8: id@0 domid@4
 xen_secret_query 44: id@0 flags@4 pages@8 objects@12 objects_max@16 bytes_used@20 bytes_mapped@28 bytes_max@36
+xen_key_add 32: type@0 type_len@4 description@8 description_len@12 payload@16 payload_len@20 flags@24 ring@28
+xen_key_request 32: type@0 type_len@4 description@8 description_len@12 callout@16 callout_len@20 flags@24 ring@28
+xen_key_search 24: ring@0 type@4 type_len@8 description@12 description_len@16 destination@20
+xen_key_read 16: key@0 buffer@4 length@8 flags@12
+xen_key_update 16: key@0 payload@4 payload_len@8 flags@12
+xen_key_describe 12: key@0 buffer@4 length@8
+xen_key_id 4: key@0
+xen_key_link 8: key@0 ring@4
+xen_key_set_timeout 8: key@0 seconds@4
+xen_key_get_keyring_id 8: ring@0 flags@4
+xen_key_join_session 12: name@0 name_len@4 flags@8
 xen_memory_reservation 20: extent_start@0 nr_extents@4 extent_order@8 mem_flags@12 domid@16
 xen_machphys_mfn_list 12: max_extents@0 extent_start@4 nr_extents@8
 xen_add_to_physmap 16: domid@0 size@2 space@4 idx@8 gpfn@12

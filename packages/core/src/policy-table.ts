@@ -268,5 +268,22 @@ export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
   dm_op: { whole: "ABSENT" },
   hypfs_op: { whole: "ABSENT" },
   secret_op: { whole: "ABSENT" },
-  key_op: { whole: "ABSENT" },
+  key_op: {
+    commands: {
+      [abi.XENKEY_add]: "HOOK",
+      [abi.XENKEY_request]: "HOOK",
+      [abi.XENKEY_search]: "HOOK",
+      [abi.XENKEY_read]: "HOOK",
+      [abi.XENKEY_update]: "HOOK",
+      [abi.XENKEY_describe]: "HOOK",
+      [abi.XENKEY_revoke]: "HOOK",
+      [abi.XENKEY_invalidate]: "HOOK",
+      [abi.XENKEY_link]: "HOOK",
+      [abi.XENKEY_unlink]: "HOOK",
+      [abi.XENKEY_clear]: "HOOK",
+      [abi.XENKEY_set_timeout]: "HOOK",
+      [abi.XENKEY_get_keyring_id]: "HOOK",
+      [abi.XENKEY_join_session]: "HOOK",
+    },
+  },
 };
