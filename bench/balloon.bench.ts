@@ -12,10 +12,11 @@ import { compileBalloons, FRAME_BYTES, touchKept } from "./balloon-guest.ts";
 import { BareThread } from "./bare-thread.ts";
 import type { MappingTimes } from "./bare-mapping.ts";
 import { numberOf, startDomain, withHost } from "./bench-host.ts";
-import { type Bench, type Measurement, median, quartiles, type Result, result, scaled, single } from "./harness.ts";
+import { type Bench, compareCycles, median, type Result, result, single } from "./harness.ts";
 
 const MIB = 2 ** 20;
 const KIB_PER_MIB = 1024;
+const NS_PER_US = 1000;
 /** The promises: 0.75 of the bare calls' rate, 50 ms, 2 mappings. */
 const RATIO_MAX = 1 / 0.75;
 const LATENCY_MS_MAX = 50;
@@ -31,20 +32,6 @@ const timeOf = async (domain: Domain, step: string, pages: number): Promise<numb
   const elapsedNs = numberOf(await domain.call(step, pages));
   assert(elapsedNs >= 0, `${step} was not done whole`);
   return elapsedNs;
-};
-
-const measurementOf = (
-  cycles: readonly (readonly [ours: MappingTimes, bare: MappingTimes])[],
-  figure: (times: MappingTimes) => number,
-): Measurement => {
-  const ratios = cycles.map(([ours, bare]) => figure(ours) / figure(bare));
-  const measured = {
-    value: median(cycles.map(([ours]) => figure(ours))),
-    floor: median(cycles.map(([, bare]) => figure(bare))),
-    ratio: median(ratios),
-    spread: quartiles(ratios),
-  };
-  return scaled(measured, 1000);
 };
 
 const rates = async (
@@ -75,13 +62,13 @@ const rates = async (
       result(
         `up-and-touch-${sizeMib}MiB`,
         "us",
-        measurementOf(cycles, ({ map, touch }) => map + touch),
+        compareCycles(cycles, ({ map, touch }) => map + touch, NS_PER_US),
         limit,
       ),
       result(
         `down-${sizeMib}MiB`,
         "us",
-        measurementOf(cycles, ({ unmap }) => unmap),
+        compareCycles(cycles, ({ unmap }) => unmap, NS_PER_US),
         limit,
       ),
       single(`mappings-added-${sizeMib}MiB`, "mappings", { value: added, floor: MAPPINGS_MAX }, { limit: 1 }),

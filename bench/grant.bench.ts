@@ -11,11 +11,10 @@ import type { MappingTimes } from "./bare-mapping.ts";
 import { withHost } from "./bench-host.ts";
 import {
   type Bench,
+  compareCycles,
   comparePair,
   fastestPair,
   type Measurement,
-  median,
-  quartiles,
   type Result,
   result,
   type Rounds,
@@ -25,6 +24,7 @@ import { compileMailboxGuest, MailboxGuest } from "./mailbox-guest.ts";
 const MIB = 2 ** 20;
 const PAGE = 4096;
 const BATCH = 512;
+const NS_PER_US = 1000;
 
 /** Commands of guests/grant.c, in its order. */
 const GRANT = 1;
@@ -92,20 +92,6 @@ const measureOne = async (pair: Pair, id: string): Promise<Result> => {
   return result(id, "ns", measured, { limit: 1.5 });
 };
 
-const compareTimes = (
-  cycles: readonly (readonly [ours: MappingTimes, bare: MappingTimes])[],
-  figure: (times: MappingTimes) => number,
-  turns: number,
-): Measurement => {
-  const ratios = cycles.map(([ours, bare]) => figure(ours) / figure(bare));
-  return {
-    value: median(cycles.map(([ours]) => figure(ours))) / turns / 1000,
-    floor: median(cycles.map(([, bare]) => figure(bare))) / turns / 1000,
-    ratio: median(ratios),
-    spread: quartiles(ratios),
-  };
-};
-
 /** A batch of 512: contiguous frames beside one system call, scattered ones beside 512. */
 const measureBatch = async (pair: Pair, name: string, step: number): Promise<Result[]> => {
   const { granter, mapper, bare, small } = pair;
@@ -127,10 +113,10 @@ const measureBatch = async (pair: Pair, name: string, step: number): Promise<Res
   const all = ({ map, touch }: MappingTimes): number => map + touch;
   const end = ({ unmap }: MappingTimes): number => unmap;
   return [
-    result(`map-read-512-${name}`, "us", compareTimes(touched, all, turns), { limit: 1.3 }),
-    result(`map-512-${name}`, "us", compareTimes(untouched, all, turns), { limit: 1.3 }),
-    result(`unmap-read-512-${name}`, "us", compareTimes(touched, end, turns)),
-    result(`unmap-512-${name}`, "us", compareTimes(untouched, end, turns)),
+    result(`map-read-512-${name}`, "us", compareCycles(touched, all, turns * NS_PER_US), { limit: 1.3 }),
+    result(`map-512-${name}`, "us", compareCycles(untouched, all, turns * NS_PER_US), { limit: 1.3 }),
+    result(`unmap-read-512-${name}`, "us", compareCycles(touched, end, turns * NS_PER_US)),
+    result(`unmap-512-${name}`, "us", compareCycles(untouched, end, turns * NS_PER_US)),
   ];
 };
 

@@ -73,6 +73,24 @@ export const fastestPair = async (pair: Pair, options: Rounds): Promise<Measurem
   return { value, floor, ratio: value / floor, spread: quartiles(ratios) };
 };
 
+/**
+ * The same of cycles that take several times at once, ours and the bare ones: of `figure`, which is one of these times or
+ * a sum, in units of `unit` of theirs.
+ */
+export const compareCycles = <Times>(
+  cycles: readonly (readonly [ours: Times, bare: Times])[],
+  figure: (times: Times) => number,
+  unit: number,
+): Measurement => {
+  const ratios = cycles.map(([ours, bare]) => figure(ours) / figure(bare));
+  return {
+    value: median(cycles.map(([ours]) => figure(ours))) / unit,
+    floor: median(cycles.map(([, bare]) => figure(bare))) / unit,
+    ratio: median(ratios),
+    spread: quartiles(ratios),
+  };
+};
+
 const play = async (pair: Pair, { count, rounds, warmup = 2 }: Rounds) => {
   const values: number[] = [];
   const floors: number[] = [];

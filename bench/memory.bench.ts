@@ -9,11 +9,12 @@ import type { Domain, Host } from "@xenolith/host";
 import { BareThread } from "./bare-thread.ts";
 import type { MappingTimes } from "./bare-mapping.ts";
 import { numberOf, startDomain, withHost } from "./bench-host.ts";
-import { type Bench, type Measurement, median, quartiles, type Result, result, scaled, single } from "./harness.ts";
+import { type Bench, compareCycles, type Result, result, single } from "./harness.ts";
 import { memoryGuest } from "./memory-guest.ts";
 
 const MIB = 2 ** 20;
 const FRAME_BYTES = 4096;
+const NS_PER_US = 1000;
 
 interface Shape {
   readonly name: string;
@@ -43,21 +44,6 @@ const cycleGuest = async (domain: Domain, isTouched: boolean): Promise<MappingTi
   unmap: await timeOf(domain, "decrease"),
 });
 
-/** Medians of `rounds` alternating cycles of the figure that `figure` makes of one. */
-const compare = (
-  cycles: readonly (readonly [ours: MappingTimes, bare: MappingTimes])[],
-  figure: (times: MappingTimes) => number,
-): Measurement => {
-  const ratios = cycles.map(([ours, bare]) => figure(ours) / figure(bare));
-  const measured = {
-    value: median(cycles.map(([ours]) => figure(ours))),
-    floor: median(cycles.map(([, bare]) => figure(bare))),
-    ratio: median(ratios),
-    spread: quartiles(ratios),
-  };
-  return scaled(measured, 1000);
-};
-
 const measure = async (domain: Domain, thread: BareThread, shape: Shape): Promise<Result[]> => {
   const { name, sizeBytes, order, rounds } = shape;
   await domain.call("prepare", sizeBytes / FRAME_BYTES / 2 ** order, order);
@@ -76,24 +62,24 @@ const measure = async (domain: Domain, thread: BareThread, shape: Shape): Promis
     result(
       `populate-touch-${name}`,
       "us",
-      compare(touched, ({ map, touch }) => map + touch),
+      compareCycles(touched, ({ map, touch }) => map + touch, NS_PER_US),
       { limit: 1.3 },
     ),
     result(
       `decrease-${name}`,
       "us",
-      compare(touched, ({ unmap }) => unmap),
+      compareCycles(touched, ({ unmap }) => unmap, NS_PER_US),
       { limit: 1.3 },
     ),
     result(
       `populate-untouched-${name}`,
       "us",
-      compare(untouched, ({ map }) => map),
+      compareCycles(untouched, ({ map }) => map, NS_PER_US),
     ),
     result(
       `decrease-untouched-${name}`,
       "us",
-      compare(untouched, ({ unmap }) => unmap),
+      compareCycles(untouched, ({ unmap }) => unmap, NS_PER_US),
     ),
   ];
 };
