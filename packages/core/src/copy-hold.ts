@@ -15,9 +15,6 @@ import {
   gnttab_copy,
   GTF_permit_access,
   GTF_reading,
-  GTF_readonly,
-  GTF_sub_page,
-  GTF_type_mask,
   GTF_writing,
 } from "@xenolith/abi";
 import {
@@ -34,7 +31,7 @@ import {
 } from "./copy-side.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
-import { ANY_GRANTEE, handshake, USE_COPY } from "./grant-acquire.ts";
+import { ANY_GRANTEE, ENTRY_READ_MASK, ENTRY_WRITE_MASK, handshake, USE_COPY } from "./grant-acquire.ts";
 import {
   GRANT_ENTRY_BYTES,
   GRANT_MODE_PLAIN,
@@ -45,8 +42,8 @@ import {
 } from "./grant-table.ts";
 import { P2M_HOLE, P2M_RAM, P2M_RAM_RO } from "./p2m.ts";
 
-/** Operations made in one hold of the locks: it takes no longer than a few changes of a page table do. */
-const HOLD_OPERATIONS_MAX = 64;
+/** Operations made in one hold of the locks: at most 1 MiB, which takes as long as ten changes of a page table do. */
+const HOLD_OPERATIONS_MAX = 256;
 /** log2 of the references in a frame. Numbers here are signed whole ones, as the engine handles best: see `source`. */
 const REFS_SHIFT = Math.log2(REFS_PER_FRAME) | 0;
 /** In the key of a side, besides its domid: it is a reference. */
@@ -61,10 +58,6 @@ export const COPY_DEST = 2;
 export const COPY_DEST_NAME = 3;
 export const COPY_SIZES = 4;
 export const COPY_WORDS = gnttab_copy.sizeBytes / 4;
-
-/** What has to be as it should in an entry's first word, besides the domid: for a reader, and for a writer. */
-export const ENTRY_READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
-export const ENTRY_WRITE_MASK = ENTRY_READ_MASK | GTF_readonly;
 
 /** See the file's comment. Each thread has its own; it is open within one operation. */
 export class CopyHold {
@@ -169,30 +162,46 @@ export class CopyHold {
     const mine = isWrite ? this.#source : this.#dest;
     const ref = list[at + (isWrite ? COPY_DEST : COPY_SOURCE)]!;
     if (!this.#isBegun(theirs, ref, isWrite, count)) return 0;
-    const named = theirs.named + 2 * (ref - theirs.runRef);
-    const own = at + (isWrite ? COPY_SOURCE : COPY_DEST);
+    const { entries, gfnCount } = this.#cpu!.hypervisor.p2m;
+    const { words, entries: theirStart } = theirs;
+    const ownStart = mine.entries;
     const end = Math.min(count, theirs.runCount - (ref - theirs.runRef), this.#operations + 1);
+    let named = theirs.named + 2 * (ref - theirs.runRef);
+    let own = at + (isWrite ? COPY_SOURCE : COPY_DEST);
+    // A run of neighbours on both sides: entries of its first pages, and those that would continue it.
+    let [theirFirst, ownFirst, theirNext, ownNext] = [NONE, NONE, NONE, NONE];
+    let begin = 0;
     let done = 0;
     while (done < end) {
-      const theirEntry = this.#entry(theirs, theirs.words[named + 2 * done]!);
-      const ownEntry = this.#entry(mine, list[own + COPY_WORDS * done]!);
-      if ((theirEntry & 15) !== P2M_RAM || (ownEntry & 15) !== P2M_RAM) break;
-      let pages = 1;
-      while (done + pages < end) {
-        const theirNext = this.#entry(theirs, theirs.words[named + 2 * (done + pages)]!);
-        const ownNext = this.#entry(mine, list[own + COPY_WORDS * (done + pages)]!);
-        if (theirNext - theirEntry !== pages * ENTRY_STEP || ownNext - ownEntry !== pages * ENTRY_STEP) break;
-        pages += 1;
+      const theirGfn = words[named]! >>> 0;
+      const ownGfn = list[own]! >>> 0;
+      if (theirGfn >= gfnCount || ownGfn >= gfnCount) break;
+      const theirEntry = entries[theirStart + theirGfn]!;
+      const ownEntry = entries[ownStart + ownGfn]!;
+      if (theirEntry !== theirNext || ownEntry !== ownNext) {
+        if ((theirEntry & 15) !== P2M_RAM || (ownEntry & 15) !== P2M_RAM) break;
+        this.#copyRun(isWrite, theirFirst, ownFirst, done - begin);
+        begin = done;
+        theirFirst = theirEntry;
+        ownFirst = ownEntry;
       }
-      pages = this.#copyPages(
-        isWrite ? theirEntry >>> 4 : ownEntry >>> 4,
-        isWrite ? ownEntry >>> 4 : theirEntry >>> 4,
-        pages,
-      );
-      done += pages;
+      theirNext = theirEntry + ENTRY_STEP;
+      ownNext = ownEntry + ENTRY_STEP;
+      named += 2;
+      own += COPY_WORDS;
+      done += 1;
     }
+    this.#copyRun(isWrite, theirFirst, ownFirst, done - begin);
     this.#operations -= Math.max(0, done - 1);
     return done;
+  }
+
+  /** Copies `count` whole pages, neighbours on both sides, of which these are the p2m entries of the first. */
+  #copyRun(isWrite: boolean, theirFirst: number, ownFirst: number, count: number): void {
+    const to = (isWrite ? theirFirst : ownFirst) >>> 4;
+    const from = (isWrite ? ownFirst : theirFirst) >>> 4;
+    let done = 0;
+    while (done < count) done += this.#copyPages(to + done, from + done, count - done);
   }
 
   /** Copies between two frames that are in use. Both ranges lie in their pages. */
@@ -275,8 +284,10 @@ export class CopyHold {
     const inFrame = ref & (REFS_PER_FRAME - 1);
     const place = directMap.placeOf(shared) | (inFrame * GRANT_ENTRY_BYTES);
     const limit = Math.min(ahead, this.#operations + 1, REFS_PER_FRAME - inFrame);
+    const { pin } = grants;
+    const row = side.row + ref;
     let length = 1;
-    while (length < limit && grants.pin[side.row + ref + length] === 0) length += 1;
+    while (length < limit && pin[row + length] === 0) length += 1;
     const bits = isWrite ? GTF_reading | GTF_writing : GTF_reading;
     const mask = isWrite ? ENTRY_WRITE_MASK : ENTRY_READ_MASK;
     let count = directMap.words[bank]!.beginRun(place, length, mask, (domid << 16) | GTF_permit_access, bits);

@@ -18,6 +18,7 @@ export class DirectMap {
   readonly u8: readonly Uint8Array[];
   readonly u32: readonly Uint32Array[];
   readonly i32: readonly Int32Array[];
+  readonly i16: readonly Int16Array[];
   readonly views: readonly DataView[];
   /** Fast atomics on every bank. */
   readonly words: readonly AtomicWords[];
@@ -49,6 +50,7 @@ export class DirectMap {
     this.u8 = banks.map((bank) => new Uint8Array(bank));
     this.u32 = banks.map((bank) => new Uint32Array(bank));
     this.i32 = banks.map((bank) => new Int32Array(bank));
+    this.i16 = banks.map((bank) => new Int16Array(bank));
     this.words = words;
     this.views = banks.map((bank) => new DataView(bank));
     this.bankBytes = banks[0]?.byteLength ?? FRAME_BYTES;

@@ -39,6 +39,10 @@ export const USE_MAP = 0;
 export const USE_MAP_REVOKABLE = 1;
 export const USE_COPY = 2;
 
+/** What `handshake` wants to be as it should in an entry's first word, besides the grantee: for a reader, for a writer. */
+export const ENTRY_READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page;
+export const ENTRY_WRITE_MASK = ENTRY_READ_MASK | GTF_readonly;
+
 /** Compare-and-swaps of a shared entry that a granter may spoil before it is told off. */
 const HANDSHAKE_TRIES = 5;
 /** Mappings of one revokable entry at a time. */

@@ -21,10 +21,10 @@ import {
   GTF_reading,
   GTF_writing,
 } from "@xenolith/abi";
-import { ENTRY_READ_MASK, ENTRY_WRITE_MASK } from "./copy-hold.ts";
 import type { Cpu } from "./cpu.ts";
 import { FRAME_BYTES } from "./direct-map.ts";
 import { DOMAIN_STATES, DOMID_COUNT } from "./domain-table.ts";
+import { ENTRY_READ_MASK, ENTRY_WRITE_MASK } from "./grant-acquire.ts";
 import { GRANT_ENTRY_BYTES, REFS_PER_FRAME } from "./grant-table.ts";
 import { P2M_HOLE, P2M_RAM, P2M_WRITABLE_TYPES } from "./p2m.ts";
 

@@ -26,7 +26,7 @@ import { FRAME_BYTES } from "./direct-map.ts";
 import { perCaller } from "./per-caller.ts";
 
 /** Operations that are read together, made, and answered together; then the caller may be paused. */
-const SLICE_OPERATIONS = 128;
+const SLICE_OPERATIONS = 256;
 const OPERATION_BYTES = gnttab_copy.sizeBytes;
 const STATUS_OFFSET = gnttab_copy.status.offset;
 /** Length and flags of copies of a whole page. */
@@ -108,9 +108,13 @@ const endOfRow = (words: Int32Array, index: number, length: number): number => {
   let ref = words[first + side]!;
   let end = index + 1;
   for (let at = first + COPY_WORDS; end < length; end += 1, at += COPY_WORDS) {
-    ref += 1;
-    if (words[at + side] !== ref || words[at + COPY_SIZES] !== sizes) break;
-    if (words[at + COPY_SOURCE_NAME] !== sourceName || words[at + COPY_DEST_NAME] !== destName) break;
+    ref = (ref + 1) | 0;
+    const differing =
+      (words[at + side]! ^ ref) |
+      (words[at + COPY_SIZES]! ^ sizes) |
+      (words[at + COPY_SOURCE_NAME]! ^ sourceName) |
+      (words[at + COPY_DEST_NAME]! ^ destName);
+    if (differing !== 0) break;
   }
   return end;
 };
@@ -181,9 +185,9 @@ const storeInPage = (
   if (machine < 0) return index;
   const fitting = Math.ceil((FRAME_BYTES - (first & (FRAME_BYTES - 1))) / OPERATION_BYTES);
   const end = Math.min(length, index + fitting);
-  const view = directMap.views[directMap.bankOf(machine)]!;
-  let place = directMap.offsetOf(machine);
-  for (let done = index; done < end; done += 1, place += OPERATION_BYTES) view.setInt16(place, statuses[done]!, true);
+  const halves = directMap.i16[directMap.bankOf(machine)]!;
+  let place = (directMap.offsetOf(machine) / 2) | 0;
+  for (let done = index; done < end; done += 1, place += OPERATION_BYTES / 2) halves[place] = statuses[done]!;
   return end;
 };
 

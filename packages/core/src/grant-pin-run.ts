@@ -4,25 +4,17 @@
  * them at a time: the handshakes in one call of the WebAssembly module, the references to neighbouring frames in one
  * more, and of each row only the columns that change. It stops before the first entry that is not so simple.
  */
-import {
-  GNTMAP_readonly,
-  GTF_permit_access,
-  GTF_reading,
-  GTF_readonly,
-  GTF_revokable,
-  GTF_sub_page,
-  GTF_type_mask,
-  GTF_writing,
-} from "@xenolith/abi";
+import { GNTMAP_readonly, GTF_permit_access, GTF_reading, GTF_revokable, GTF_writing } from "@xenolith/abi";
+import { ENTRY_READ_MASK, ENTRY_WRITE_MASK } from "./grant-acquire.ts";
 import { GRANT_ENTRY_BYTES, PIN_HOST_READ, PIN_HOST_WRITE, REFS_PER_FRAME } from "./grant-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { isRam, P2M_HOLE, P2M_RAM } from "./p2m.ts";
 
 /** Shorter runs are not worth the effort. */
 const RUN_MIN = 4;
-/** What has to be as it should in an entry's first word: for a reader, and for a writer. */
-const READ_MASK = 0xffff_0000 | GTF_type_mask | GTF_sub_page | GTF_revokable;
-const WRITE_MASK = READ_MASK | GTF_readonly;
+/** As for every use, and the entry is not one that only a revokable mapping may use. */
+const READ_MASK = ENTRY_READ_MASK | GTF_revokable;
+const WRITE_MASK = ENTRY_WRITE_MASK | GTF_revokable;
 /** References to a frame that can be referred to: its owner's, and the new one. */
 const REFS_LEAST = 2;
 

@@ -85,4 +85,19 @@ describe("copies in a row", () => {
       assert.ok(Buffer.compare(left.own, right.own) === 0, `round ${round}: the caller's bytes`);
     }
   });
+
+  it("C8: between holes are refused each by itself, also at the head of the row", () => {
+    const { machine, granter, caller } = pair();
+    const hole = 50;
+    const gfns = [hole, hole, 1, hole, 2, 3];
+    const list = gfns.map((gfn, index): Copy => {
+      grant(machine, granter, FIRST + index, { to: caller.domid, gfn });
+      return { from: { ref: FIRST + index, domid: granter.domid }, to: { gfn }, length: PAGE };
+    });
+    const theirs = gfns.filter((gfn) => gfn !== hole).map((gfn) => fill(granter, gfn * PAGE, gfn));
+    const { GNTST_bad_page: refused, GNTST_okay: okay } = abi;
+    assert.deepEqual(copies(machine, caller, list), [refused, refused, okay, refused, okay, okay]);
+    assert.deepEqual(peek(caller, PAGE, 3 * PAGE), new Uint8Array(Buffer.concat(theirs)));
+    for (const index of gfns.keys()) assert.equal(flagsOf(machine, granter, FIRST + index), abi.GTF_permit_access);
+  });
 });
