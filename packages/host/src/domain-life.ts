@@ -196,6 +196,7 @@ export class DomainLife {
     this.#parts.stdio.finish();
     this.#parts.console.finish();
     await this.#parts.context.xenstore.release(this.#domid);
+    this.#parts.context.secrets.release(this.#domid);
   }
 
   /** Calls listeners in a turn of their own: what one of them throws must not stop the control domain's service. */

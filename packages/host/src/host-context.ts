@@ -5,6 +5,8 @@ import type { Cpu, Hypervisor } from "@xenolith/core";
 import type { AddressSpacePool } from "./address-space-pool.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
+import type { HostKeys } from "./host-keys.ts";
+import type { HostSecrets } from "./host-secrets.ts";
 import type { HostTable } from "./host-table.ts";
 import type { Machine } from "./machine.ts";
 import type { HostPolicy } from "./policy.ts";
@@ -30,6 +32,9 @@ export interface HostContext {
   /** Frames of guests that it serves rings in. */
   readonly ringFrames: RingFrames;
   readonly xenstore: XenstoreService;
+  /** Secret memory of the program, of guests and of keys. */
+  readonly secrets: HostSecrets;
+  readonly keys: HostKeys;
   /** What the operator takes from domains. */
   readonly policy: HostPolicy;
   /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */

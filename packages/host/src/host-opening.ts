@@ -11,7 +11,9 @@ import { Dom0Events } from "./dom0-events.ts";
 import { createSoftSpace, Dom0Space } from "./dom0-space.ts";
 import { HostGrants } from "./grants.ts";
 import type { HostContext } from "./host-context.ts";
+import { HostKeys } from "./host-keys.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
+import { HostSecrets } from "./host-secrets.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
 import { turnOffDeoptimisation } from "./image.ts";
 import { fastBank, Machine } from "./machine.ts";
@@ -78,6 +80,7 @@ export const openParts = (options: HostOptions): HostParts => {
     for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
   };
   const ringFrames = new RingFrames(hypervisor);
+  const secrets = new HostSecrets(options.secrets, noteFault);
   const context: HostContext = {
     machine,
     hypervisor,
@@ -91,6 +94,8 @@ export const openParts = (options: HostOptions): HostParts => {
     ringFrames,
     policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
+    secrets,
+    keys: new HostKeys(secrets, options.keys),
     attend: attention.serve,
     noteFault,
   };

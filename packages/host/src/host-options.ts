@@ -4,6 +4,8 @@
 import { XenolithError } from "@xenolith/abi";
 import { type Geometry, productionGeometry } from "@xenolith/core";
 import { machineMemory, vmaCount, vmaCountMax } from "@xenolith/sys";
+import type { HostKeysOptions } from "./host-keys.ts";
+import type { HostSecretsOptions } from "./host-secrets.ts";
 import { FRAME_BYTES } from "./mmu.ts";
 import type { PolicyDocument } from "./policy.ts";
 
@@ -21,6 +23,10 @@ export interface HostOptions {
   readonly xenstoreSocket?: string;
   /** Takes operations from domains that the hypervisor's own table gives them; takes nothing by default. */
   readonly policy?: PolicyDocument;
+  /** Secret memory (`Host.secrets`): how much of it, and what happens where the kernel has none. */
+  readonly secrets?: HostSecretsOptions;
+  /** Keys (`Host.keys`): who starts helpers, limits, types of one's own. */
+  readonly keys?: HostKeysOptions;
 }
 
 /** Banks of 4 GiB that the direct map may have. */

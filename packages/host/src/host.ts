@@ -4,6 +4,8 @@
 import { XenolithError } from "@xenolith/abi";
 import { audit, type Cpu, freeFrameCount, type Hypervisor, outstandingClaims, vmaTotal } from "@xenolith/core";
 import { ImageCache } from "@xenolith/loader";
+import type { KeyService } from "@xenolith/keys";
+import type { SecretPool } from "@xenolith/secrets";
 import type { XenstoreClient } from "@xenolith/xenstore";
 import { type ActionOptions, checkBounds } from "./action.ts";
 import { auditSpaces } from "./audit-spaces.ts";
@@ -118,6 +120,29 @@ export class Host implements AsyncDisposable {
   async xenstore(): Promise<XenstoreClient> {
     this.#requireOpen();
     return this.#parts.context.xenstore.client();
+  }
+
+  /**
+   * Secret memory, one pool for the host: of the program, of guests' secret objects, of the payloads of keys. It is opened
+   * by the first call, and closed with the host.
+   *
+   * @throws XenolithError `HOST_CLOSED`, `SECRET_UNSUPPORTED`, `SECRET_MEMLOCK`, `SECRET_MEMORY`, `SECRET_CEILING`,
+   * `INVALID_ARGUMENT`.
+   */
+  async secrets(): Promise<SecretPool> {
+    this.#requireOpen();
+    return this.#parts.context.secrets.pool();
+  }
+
+  /**
+   * The key service of the host, whose payloads are in its secret memory: domains are users of it. It starts with the first
+   * call.
+   *
+   * @throws XenolithError as `secrets`.
+   */
+  async keys(): Promise<KeyService> {
+    this.#requireOpen();
+    return this.#parts.context.keys.service();
   }
 
   /** The domain that has this number now. */
@@ -241,6 +266,8 @@ export class Host implements AsyncDisposable {
     const { context, domains, timers, attention } = this.#parts;
     await Promise.all([...domains.values()].map((domain) => domain.destroy()));
     await context.xenstore.close();
+    await context.keys.close();
+    await context.secrets.close();
     await context.pool.close();
     timers.close();
     attention.close();

@@ -3,6 +3,8 @@
 export { Host } from "./host.ts";
 export type { HostInfo } from "./host.ts";
 export type { HostOptions } from "./host-options.ts";
+export type { HostKeysOptions } from "./host-keys.ts";
+export type { HostSecretsOptions } from "./host-secrets.ts";
 export { Domain } from "./domain.ts";
 export type { DomainEventMap } from "./domain.ts";
 export type { DomainOptions, SharedDirectory } from "./domain-options.ts";
