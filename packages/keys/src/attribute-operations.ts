@@ -16,6 +16,7 @@ import {
   permits,
 } from "./permission.ts";
 import { WAIT } from "./pending.ts";
+import type { PayloadTarget } from "./payload-store.ts";
 import type { Process } from "./process.ts";
 import type { KeyState } from "./state.ts";
 
@@ -146,7 +147,7 @@ export const getSecurity = (state: KeyState, process: Process, id: number, targe
 };
 
 /** keyctl_read(3): the size of the payload; it is copied only if the target has room for all of it. */
-export const read = (state: KeyState, process: Process, id: number, target: Uint8Array | undefined): number => {
+export const read = (state: KeyState, process: Process, id: number, target: PayloadTarget | undefined): number => {
   const key = lookup(state, process, id, NEED_LATER, LOOKUP);
   if (typeof key === "number") return key === WAIT || key === -EDEADLK ? key : -ENOKEY;
   if (key.state < 0) return key.state;

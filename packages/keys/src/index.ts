@@ -1,5 +1,6 @@
 export { authorityType } from "./authority.ts";
 export type { Authority } from "./authority.ts";
+export type { AddRequest } from "./add-operations.ts";
 export type { Refusal } from "./build-operations.ts";
 export { ManualClock, systemClock } from "./clock.ts";
 export type { Clock } from "./clock.ts";
@@ -15,7 +16,7 @@ export { defaultLimits } from "./limits.ts";
 export type { KeyLimits } from "./limits.ts";
 export { KEY_SPEC } from "./lookup.ts";
 export { MemoryPayloadStore } from "./payload-store.ts";
-export type { PayloadStore } from "./payload-store.ts";
+export type { PayloadStore, PayloadTarget } from "./payload-store.ts";
 export { SecretPayloadStore } from "./secret-payload-store.ts";
 export type { PayloadOwner, PayloadSecret } from "./secret-payload-store.ts";
 export { Pending, settle } from "./pending.ts";

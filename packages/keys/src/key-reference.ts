@@ -3,6 +3,7 @@ import { EOPNOTSUPP } from "./errno.ts";
 import type { Key } from "./key.ts";
 import { isKeyring, linksOf } from "./link-table.ts";
 import { outcome } from "./lookup.ts";
+import type { PayloadTarget } from "./payload-store.ts";
 import type { KeyState } from "./state.ts";
 
 /** A key that code in the same process holds, whether or not any keyring links it. It must be released. */
@@ -24,7 +25,7 @@ export class KeyReference {
    * The size of the payload, which is copied if the target has room for all of it: or a negated error number. No right is
    * asked for, since whoever holds a key may use it; but a key that was revoked or has expired is refused.
    */
-  read(target?: Uint8Array): number {
+  read(target?: PayloadTarget): number {
     const key = this.#key;
     if (key === undefined) throw new TypeError(`the reference to key ${this.serial} was released`);
     const refusal = outcome(this.#state, key);

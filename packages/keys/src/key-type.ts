@@ -1,5 +1,5 @@
 import type { Key } from "./key.ts";
-import type { PayloadStore } from "./payload-store.ts";
+import type { PayloadStore, PayloadTarget } from "./payload-store.ts";
 import type { Restriction } from "./restriction.ts";
 import type { Authority } from "./authority.ts";
 
@@ -67,8 +67,8 @@ export interface KeyType {
   destroy?(key: Key, context: TypeContext): void;
   /** What the list of keys says of a key: a byte string. */
   describe?(key: Key): string;
-  /** The size of the payload; fills the target if it is large enough. */
-  read?(key: Key, target: Uint8Array | undefined, context: TypeContext): number;
+  /** The size of the payload; gives it to the target, by its `set`, if there is room for all of it. */
+  read?(key: Key, target: PayloadTarget | undefined, context: TypeContext): number;
   /**
    * Builds a key instead of the helper program. It must settle the key, through the service, before it returns or its
    * promise fulfils; `aux` is what `requestKeyWithAuxdata` was given.

@@ -1,11 +1,21 @@
 import assert from "node:assert/strict";
 
+/**
+ * Where a payload goes: a Uint8Array, or anything that takes bytes without keeping them in the process's ordinary memory,
+ * such as a guest's secret page. `set` is called once, and not at all for a payload that is longer than `length`.
+ */
+export interface PayloadTarget {
+  readonly length: number;
+  /** The bytes are only lent for the call. */
+  set(bytes: Uint8Array): void;
+}
+
 /** Where the bytes of payloads are. A handle is a whole number of 0 or more and means nothing elsewhere. */
 export interface PayloadStore {
   /** Keeps a copy of these bytes: its handle, or a negated error number (-ENOMEM). */
   put(bytes: Uint8Array): number;
   /** Copies the first `length` bytes behind the handle to the beginning of the target. */
-  copyTo(handle: number, length: number, target: Uint8Array): void;
+  copyTo(handle: number, length: number, target: PayloadTarget): void;
   /** Forgets the bytes behind the handle and wipes them. */
   release(handle: number): void;
   /** Payloads that are kept. */
@@ -81,9 +91,14 @@ export class MemoryPayloadStore implements PayloadStore {
     return slab.number * CELLS_MAX + cell;
   }
 
-  copyTo(handle: number, length: number, target: Uint8Array): void {
+  copyTo(handle: number, length: number, target: PayloadTarget): void {
     const slab = this.#slabOf(handle);
     assert(length <= slab.cellBytes && length <= target.length);
+    if (!(target instanceof Uint8Array)) {
+      const from = (handle % CELLS_MAX) * slab.cellBytes;
+      target.set(slab.bytes.subarray(from, from + length));
+      return;
+    }
     copy(slab.bytes, { from: (handle % CELLS_MAX) * slab.cellBytes, target, at: 0, length });
   }
 

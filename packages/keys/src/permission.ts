@@ -58,5 +58,11 @@ export const permits = (key: Key, needed: number, who: Credentials, possessed: b
   return (rights & needed) === needed;
 };
 
+/** Whether these credentials have any right at all on the key. */
+export const permitsAny = (key: Key, who: Credentials, possessed: boolean): boolean =>
+  [KEY_VIEW, KEY_READ, KEY_WRITE, KEY_SEARCH, KEY_LINK, KEY_SETATTR].some((right) =>
+    permits(key, right, who, possessed),
+  );
+
 const isMember = (gid: number, who: Credentials): boolean =>
   gid !== NO_GROUP && (gid === who.fsgid || who.groups.includes(gid));

@@ -3,7 +3,7 @@ import { EINVAL, ENOKEY } from "./errno.ts";
 import { instantiateAndLink, unparsed } from "./instantiation.ts";
 import { type Key, KEY_REVOKED, KEY_UID_KEYRING } from "./key.ts";
 import { LinkTable, linksOf } from "./link-table.ts";
-import { beginLink, link } from "./links.ts";
+import { beginLink, dropLink, link } from "./links.ts";
 import {
   KEY_ALL,
   KEY_LINK,
@@ -186,6 +186,19 @@ const register = (
 ): Key | undefined => {
   const made = createRing(state, { description, uid: 0, ...facts });
   return typeof made === "number" ? undefined : made;
+};
+
+/** The keyrings of a user that will not come back leave the service's register; they end with their last reference. */
+export const forgetUserRings = (state: KeyState, uid: number): void => {
+  const registered: readonly (readonly [Key | undefined, string])[] = [
+    [state.userRegister, `_uid.${uid}`],
+    [state.userRegister, `_uid_ses.${uid}`],
+    [state.persistentRegister, `_persistent.${uid}`],
+  ];
+  for (const [within, description] of registered) {
+    const ring = within && linksOf(within).find({ type: keyringType, description, domain: "" });
+    if (within !== undefined && ring !== undefined) dropLink(state, within, ring);
+  }
 };
 
 /** The persistent keyring of a user, made if there is none: or -EKEYREVOKED and the like. Source: keyctl_get_persistent(3). */

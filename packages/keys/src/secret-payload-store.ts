@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { EDQUOT, EINVAL, ENOMEM } from "./errno.ts";
-import type { PayloadStore } from "./payload-store.ts";
+import type { PayloadStore, PayloadTarget } from "./payload-store.ts";
 
 /** What this store needs of a secret: `Secret` of @xenolith/secrets has it. */
 export interface PayloadSecret {
@@ -45,10 +45,10 @@ export class SecretPayloadStore implements PayloadStore {
     return handle;
   }
 
-  copyTo(handle: number, length: number, target: Uint8Array): void {
+  copyTo(handle: number, length: number, target: PayloadTarget): void {
     const secret = this.#secretOf(handle);
     assert(length <= secret.size && length <= target.length);
-    if (length === secret.size) secret.copyTo(target);
+    if (length === secret.size && target instanceof Uint8Array) secret.copyTo(target);
     else secret.withBytes((bytes) => target.set(bytes.subarray(0, length)));
   }
 

@@ -11,7 +11,7 @@ import type { ErrorPriority } from "./error-priority.ts";
 import type { KeyType } from "./key-type.ts";
 import { changeLimit, type KeyLimits, limitsFrom } from "./limits.ts";
 import { OperationRunner } from "./operation-runner.ts";
-import { MemoryPayloadStore, type PayloadStore } from "./payload-store.ts";
+import { MemoryPayloadStore, type PayloadStore, type PayloadTarget } from "./payload-store.ts";
 import type { Answer } from "./pending.ts";
 import { procKeys, procKeyUsers } from "./proc-views.ts";
 import type { Process, ProcessIdentity, ProcessIds } from "./process.ts";
@@ -244,8 +244,8 @@ export class KeyService implements Disposable {
     );
   }
 
-  /** keyctl_read(3): the size of the payload, copied if there is room for all of it. */
-  read(process: Process, id: number, target?: Uint8Array): Answer {
+  /** keyctl_read(3): the size of the payload, given to the target if there is room for all of it. */
+  read(process: Process, id: number, target?: PayloadTarget): Answer {
     return this.#runner.run(process, () => attributes.read(this.#state, process, id, target));
   }
 

@@ -1,3 +1,4 @@
+import { addKey, type AddRequest } from "./add-operations.ts";
 import type { Authority } from "./authority.ts";
 import { rejectAndLink } from "./instantiation.ts";
 import { completeRequest, type UpcallOptions } from "./construction.ts";
@@ -6,13 +7,15 @@ import { instantiateInto } from "./instantiation.ts";
 import { type Key, KEY_KEEP, KEY_ROOT_CAN_CLEAR, KEY_ROOT_CAN_INVALIDATE } from "./key.ts";
 import { KeyReference } from "./key-reference.ts";
 import type { OperationRunner } from "./operation-runner.ts";
-import { NO_GROUP, PERMISSION_BITS } from "./permission.ts";
-import { settle } from "./pending.ts";
+import { link, unlink } from "./links.ts";
+import { possesses } from "./lookup.ts";
+import { NO_GROUP, PERMISSION_BITS, permitsAny } from "./permission.ts";
+import { type Answer, settle } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { requestWanted } from "./request-operation.ts";
 import { wantedOf } from "./ring-operations.ts";
 import { REQUESTING } from "./search.ts";
-import { createRing } from "./rings.ts";
+import { createRing, forgetUserRings } from "./rings.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, type KeyText } from "./text.ts";
 
@@ -134,6 +137,53 @@ export class TrustedInterface {
     const reference = this.#hold(made);
     this.#state.put(made);
     return reference;
+  }
+
+  /**
+   * Whether a process may know that there is a key with this serial number: it owns it, possesses it or has any right on
+   * it. Linux tells -EACCES from -ENOKEY to everybody; who serves callers that must not learn that asks here first.
+   */
+  isKnownTo(process: Process, serial: number): boolean {
+    const key = this.#state.keys.get(serial);
+    if (key === undefined) return false;
+    return key.uid === process.fsuid || permitsAny(key, process, possesses(this.#state, process, key));
+  }
+
+  /**
+   * Adds a key as `KeyService.addKey`, with permissions of the caller's choice from its first moment on: its serial
+   * number or a negated error number.
+   */
+  addKey(process: Process, request: AddRequest, permissions: number): Answer {
+    if ((permissions & ~PERMISSION_BITS) !== 0) return -EINVAL;
+    return this.#runner.run(process, () => {
+      const serial = addKey(this.#state, process, request);
+      const key = this.#state.keys.get(serial);
+      if (key !== undefined) key.permissions = permissions;
+      return serial;
+    });
+  }
+
+  /** Links a key into a keyring, whatever their permissions: 0, -ENOKEY or what `KeyService.link` answers. */
+  link(serial: number, keyring: number): number {
+    return this.#withKeys(serial, keyring, (key, ring) => link(this.#state, ring, key));
+  }
+
+  /** Removes a link, whatever the permissions: 0, -ENOKEY, -ENOTDIR or -ENOENT. */
+  unlink(serial: number, keyring: number): number {
+    return this.#withKeys(serial, keyring, (key, ring) => unlink(this.#state, ring, key));
+  }
+
+  /** Forgets the keyrings of a user that will not come back: its own two, and the persistent one. */
+  forgetUser(uid: number): void {
+    forgetUserRings(this.#state, uid);
+    this.#runner.tidy();
+  }
+
+  #withKeys(serial: number, keyring: number, use: (key: Key, ring: Key) => number): number {
+    const { keys } = this.#state;
+    const key = keys.get(serial);
+    const ring = keys.get(keyring);
+    return key === undefined || ring === undefined ? -ENOKEY : this.#tidied(use(key, ring));
   }
 
   #tidied(result: number): number {

@@ -2,6 +2,7 @@ import { EINVAL } from "./errno.ts";
 import { type Key, POSITIVE } from "./key.ts";
 import type { KeyType, Preparsed } from "./key-type.ts";
 import { linksOf } from "./link-table.ts";
+import type { PayloadTarget } from "./payload-store.ts";
 
 /** Bytes of one serial number in what is read from a keyring. */
 const SERIAL_BYTES = 4;
@@ -19,13 +20,15 @@ export const keyringType: KeyType = {
     const { size } = linksOf(key);
     return `${key.description}: ${size === 0 ? "empty" : size}`;
   },
-  read: (keyring: Key, target: Uint8Array | undefined): number => {
+  read: (keyring: Key, target: PayloadTarget | undefined): number => {
     if (target !== undefined && target.length % SERIAL_BYTES !== 0) return -EINVAL;
     const links = linksOf(keyring);
     const size = links.size * SERIAL_BYTES;
     if (target === undefined || target.length < size) return size;
-    const view = new DataView(target.buffer, target.byteOffset, target.length);
+    const bytes = new Uint8Array(size);
+    const view = new DataView(bytes.buffer);
     for (const [index, key] of links.list().entries()) view.setInt32(index * SERIAL_BYTES, key.serial, true);
+    target.set(bytes);
     return size;
   },
 };

@@ -1,6 +1,7 @@
 import { EINVAL } from "./errno.ts";
 import { POSITIVE, type Key } from "./key.ts";
 import type { KeyType, Preparsed, TypeContext } from "./key-type.ts";
+import type { PayloadTarget } from "./payload-store.ts";
 
 /** Largest payload of the types user and logon. */
 const USER_BYTES_MAX = 32_767;
@@ -70,7 +71,7 @@ const revoke = (key: Key, context: TypeContext): void => {
 
 const fill = (
   payload: { readonly handle: number; readonly sizeBytes: number },
-  target: Uint8Array | undefined,
+  target: PayloadTarget | undefined,
   { payloads }: TypeContext,
 ): number => {
   if (target !== undefined && target.length >= payload.sizeBytes) {
