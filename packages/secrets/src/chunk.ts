@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { PAGE_BYTES } from "@xenolith/sys";
+import type { SlotPage } from "./slots.ts";
 import type { SecretSpace } from "./space.ts";
 
 /** One chunk of a pool: a file, its mapping, and which of its pages are taken. For this package. */
@@ -7,6 +8,8 @@ export class Chunk {
   readonly index: number;
   readonly fd: number;
   readonly space: SecretSpace;
+  /** The pages of it that are cut into slots, by number; the others are free, or parts of runs. */
+  readonly slotPages: (SlotPage | undefined)[];
   readonly #taken: Uint8Array;
   #freePages: number;
   /** No free page lies below it. */
@@ -18,6 +21,7 @@ export class Chunk {
     this.space = space;
     this.#taken = new Uint8Array(space.sizeBytes / PAGE_BYTES);
     this.#freePages = this.#taken.length;
+    this.slotPages = Array.from({ length: this.#taken.length });
   }
 
   get pageCount(): number {

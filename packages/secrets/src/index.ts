@@ -11,4 +11,5 @@ export type { RefusalCode } from "./refusal.ts";
 export { SecretRegion } from "./region.ts";
 export { Secret } from "./secret.ts";
 export { formatSecretMetrics } from "./statistics.ts";
+export { SecretTable } from "./table.ts";
 export type { OwnerStatistics, PoolStatistics } from "./statistics.ts";

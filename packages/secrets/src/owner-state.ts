@@ -17,11 +17,21 @@ export interface Member {
   [Symbol.dispose](): void;
 }
 
+/** What a closed owner needs of tables. */
+export interface Table {
+  /** Wipes and forgets what the owner has in it. */
+  releaseAllOf(owner: OwnerState): void;
+}
+
 /** What all owners of a pool share. */
 export class PoolState {
   readonly store: SecretStore;
   readonly canary = new Canary();
   readonly root: OwnerState;
+  /** Owners by number: what the marks behind secrets of tables say. */
+  readonly owners = new Map<number, OwnerState>();
+  readonly tables = new Set<Table>();
+  #numbersGiven = 0;
   /** Refused requests, by code. */
   readonly refusals = new Map<ErrorCode, number>();
   overruns = 0;
@@ -29,6 +39,12 @@ export class PoolState {
   constructor(store: SecretStore) {
     this.store = store;
     this.root = new OwnerState(this, new Account("pool", {}, true, store.limits.chunkCountMax), "degraded");
+  }
+
+  /** A number that no other owner or table of this pool had. */
+  giveNumber(): number {
+    this.#numbersGiven += 1;
+    return this.#numbersGiven;
   }
 }
 
@@ -40,6 +56,9 @@ export class OwnerState implements Ledger {
   readonly hidden: boolean;
   readonly members = new Set<Member>();
   readonly children = new Map<string, OwnerState>();
+  readonly number: number;
+  /** Secrets that it has in tables. */
+  tabled = 0;
   isClosed = false;
 
   constructor(pool: PoolState, account: Account, policy: SecretPolicy) {
@@ -47,14 +66,33 @@ export class OwnerState implements Ledger {
     this.account = account;
     this.policy = policy;
     this.hidden = pool.store.hidden;
+    this.number = pool.giveNumber();
+    pool.owners.set(this.number, this);
   }
 
-  /** A secret of zeros, or why there is none. */
-  allocate(size: number): Secret | SecretRefusal {
+  /** A place of zeros for a secret, which is charged, or why there is none. */
+  take(size: number): SecretPlace | SecretRefusal {
     this.checkOpen();
     const place = this.#placeFor(size);
     if (place instanceof SecretRefusal) return this.noteRefusal(place);
     this.account.charge(costOf(place, size), place.chunk.index);
+    return place;
+  }
+
+  /** Wipes a place and gives it back. */
+  give(place: SecretPlace, cost: number): void {
+    const { store } = this.pool;
+    const { offset, chunk, page } = place;
+    chunk.space.bytes.fill(0, offset, offset + cost);
+    if (page === undefined) store.givePages(place, pagesOf(cost));
+    else store.giveSlot(page, offset);
+    this.account.discharge(cost, chunk.index);
+  }
+
+  /** A secret of zeros, or why there is none. */
+  allocate(size: number): Secret | SecretRefusal {
+    const place = this.take(size);
+    if (place instanceof SecretRefusal) return place;
     const secret = new Secret(this, place, size);
     this.members.add(secret);
     return secret;
@@ -88,14 +126,8 @@ export class OwnerState implements Ledger {
   }
 
   free(secret: Secret, place: SecretPlace, size: number): boolean {
-    const { store, canary } = this.pool;
-    const { offset, chunk, page } = place;
-    const cost = costOf(place, size);
-    const isRight = canary.isRight(chunk.space.words, offset + size);
-    chunk.space.bytes.fill(0, offset, offset + cost);
-    if (page === undefined) store.givePages(place, pagesOf(cost));
-    else store.giveSlot(page, offset);
-    this.account.discharge(cost, chunk.index);
+    const isRight = this.pool.canary.isRight(place.chunk.space.words, place.offset + size);
+    this.give(place, costOf(place, size));
     this.members.delete(secret);
     if (!isRight) this.pool.overruns += 1;
     return isRight;
@@ -116,6 +148,8 @@ export class OwnerState implements Ledger {
         overrun.push(error);
       }
     }
+    if (this.tabled > 0) for (const table of this.pool.tables) table.releaseAllOf(this);
+    this.pool.owners.delete(this.number);
     if (overrun.length > 0) throw overrun[0];
   }
 

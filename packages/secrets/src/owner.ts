@@ -5,6 +5,7 @@ import { OwnerState } from "./owner-state.ts";
 import { granted, type SecretRefusal } from "./refusal.ts";
 import type { SecretRegion } from "./region.ts";
 import type { Secret } from "./secret.ts";
+import { type OwnerStatistics, statisticsOfOwner } from "./statistics.ts";
 
 /** How an owner is made. */
 export interface OwnerOptions extends SecretQuota {
@@ -58,6 +59,11 @@ export class SecretOwner implements Disposable {
   /** Its name, behind those of the owners above it. */
   get path(): string {
     return this.#state.account.path;
+  }
+
+  /** What it and the owners below it have now. */
+  statistics(): OwnerStatistics {
+    return statisticsOfOwner(this.#state);
   }
 
   /** An owner below this one: what it takes counts against both quotas. @throws XenolithError `INVALID_ARGUMENT`. */

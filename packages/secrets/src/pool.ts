@@ -6,6 +6,7 @@ import { memoryIsShort } from "./pressure.ts";
 import { granted, SecretRefusal } from "./refusal.ts";
 import { type PoolStatistics, statisticsOf } from "./statistics.ts";
 import { SecretStore } from "./store.ts";
+import { SecretTable } from "./table.ts";
 
 const PRESSURE_INTERVAL_MS = 5000;
 /** Free chunks that `shrink` leaves when memory is not short. */
@@ -66,6 +67,12 @@ export class SecretPool implements Disposable, AsyncDisposable {
   /** An owner with a quota. @throws XenolithError `INVALID_ARGUMENT`; `SECRET_RELEASED` when the pool is closed. */
   owner(name: string, options: OwnerOptions = {}): SecretOwner {
     return new SecretOwner(this.#state.root, name, options);
+  }
+
+  /** A table of secrets by number, for owners of this pool. It ends with the pool. */
+  table(): SecretTable {
+    this.#state.root.checkOpen();
+    return new SecretTable(this.#state);
   }
 
   /** What there is and who has it. */

@@ -44,11 +44,14 @@ export interface PoolStatistics {
   readonly owners: readonly OwnerStatistics[];
 }
 
+/** One owner's figures. For this package. */
+export const statisticsOfOwner = ({ account }: OwnerState): OwnerStatistics => {
+  const { path, bytes, slots, chunks, bytesHigh, refusals } = account;
+  return { path, bytes, slots, chunks, bytesHigh, refusals };
+};
+
 const ownersBelow = (state: OwnerState): OwnerStatistics[] =>
-  Array.from(state.children.values(), (child) => {
-    const { path, bytes, slots, chunks, bytesHigh, refusals } = child.account;
-    return [{ path, bytes, slots, chunks, bytesHigh, refusals }, ...ownersBelow(child)];
-  }).flat();
+  Array.from(state.children.values(), (child) => [statisticsOfOwner(child), ...ownersBelow(child)]).flat();
 
 /** The figures of now. For this package. */
 export const statisticsOf = ({ store, root, refusals, overruns }: PoolState): PoolStatistics => ({

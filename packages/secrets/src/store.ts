@@ -75,6 +75,11 @@ export class SecretStore {
     return (this.chunkCount + growing) * this.limits.chunkBytes + this.regionBytes;
   }
 
+  /** The chunk with this number. */
+  chunk(index: number): Chunk | undefined {
+    return this.#chunks[index];
+  }
+
   /** A page with a free slot of this class. */
   pageFor(account: Account, slotClass: number): SlotPage | SecretRefusal {
     const isAllowed = account.isChunkBound ? (chunk: Chunk): boolean => account.mayUse(chunk.index) : undefined;
@@ -83,6 +88,7 @@ export class SecretStore {
     const run = this.runFor(account, 1);
     if (run instanceof SecretRefusal) return run;
     const page = new SlotPage(run.chunk, run.offset, slotClass);
+    run.chunk.slotPages[run.offset / PAGE_BYTES] = page;
     this.#open.add(page);
     return page;
   }
@@ -238,6 +244,7 @@ export class SecretStore {
 
   #dropPage(page: SlotPage): void {
     this.#open.remove(page);
+    page.chunk.slotPages[page.offset / PAGE_BYTES] = undefined;
     this.givePages(page, 1);
   }
 
