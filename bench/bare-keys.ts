@@ -7,7 +7,7 @@ type Call = (...values: readonly unknown[]) => number;
 /** Only packages/sys depends on koffi; the bench borrows it from there. */
 const borrowed = createRequire(path.join(import.meta.dirname, "../../packages/sys/package.json"));
 
-const NUMBERS = { x64: [248, 250], arm64: [217, 219] } as const;
+const NUMBERS = { x64: [248, 249, 250], arm64: [217, 218, 219] } as const;
 const SESSION = -3;
 const USER = Buffer.from("user\0");
 const KEYRING = Buffer.from("keyring\0");
@@ -18,7 +18,9 @@ export class BareKeys {
   readonly #numbers: Call;
   readonly #bytes: Call;
   readonly #texts: Call;
+  readonly #request: Call;
   readonly #addKey: number;
+  readonly #requestKey: number;
   readonly #keyctl: number;
 
   constructor() {
@@ -29,7 +31,8 @@ export class BareKeys {
     this.#numbers = library.func("long syscall(long n, long op, long a, long b, long c, long d)");
     this.#bytes = library.func("long syscall(long n, long op, long a, void *bytes, long size, long d)");
     this.#texts = library.func("long syscall(long n, long op, long a, void *type, void *description, long d)");
-    [this.#addKey, this.#keyctl] = NUMBERS[process.arch === "arm64" ? "arm64" : "x64"];
+    this.#request = library.func("long syscall(long n, void *type, void *description, void *callout, long ring)");
+    [this.#addKey, this.#requestKey, this.#keyctl] = NUMBERS[process.arch === "arm64" ? "arm64" : "x64"];
     if (this.#numbers(this.#keyctl, 1, 0, 0, 0, 0) < 0) {
       process.stderr.write("THE FLOOR IS WRONG: this kernel has no keyrings, and only refuses\n");
     }
@@ -53,6 +56,11 @@ export class BareKeys {
   /** Searches a keyring for a key; the description ends with a NUL. */
   search(ring: number, description: Uint8Array): number {
     return this.#texts(this.#keyctl, 10, ring, USER, description, 0);
+  }
+
+  /** Has a key built in the session, unless it is there; both texts end with a NUL. */
+  request(description: Uint8Array, callout: Uint8Array): number {
+    return this.#request(this.#requestKey, USER, description, callout, SESSION);
   }
 
   /** Describes a key. */

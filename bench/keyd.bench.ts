@@ -1,16 +1,20 @@
 /**
  * The key daemon in a process of its own: pipelined operations of one connection beside a bare Unix socket that echoes as many
- * bytes, its start and that of xkeyctl beside Node's own, and a key built by a helper beside the bare start of that program.
+ * bytes; its start beside Node's own, that of xkeyctl beside Node's and keyctl's together; and a key built by a helper beside the
+ * bare start of that program, and beside a kernel that has it built by the same.
  */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { KeyConnection } from "@xenolith/keys/client";
-import { type Bench, comparePair, result, type Result, type Rounds, scaled, single } from "./harness.ts";
+import { type Bench, comparePair, result, type Result, type Rounds, scaled } from "./harness.ts";
+import { KernelUpcall, LOOP_RULE, LOOPED } from "./kernel-upcall.ts";
+import { originalKeyctl } from "./original-keyctl.ts";
+import { Undo } from "./undo.ts";
 
 const bins = path.join(import.meta.dirname, "../../packages/keys/bin");
 const USER_RING = -4;
@@ -28,14 +32,20 @@ const appears = async (file: string): Promise<void> => {
 
 /** A directory, a daemon and an echo, which go when it is disposed. */
 class Stage implements Disposable {
-  readonly directory = mkdtempSync(path.join(tmpdir(), "keyd-bench-"));
+  readonly #undo = new Undo();
+  readonly directory = this.#undo.put(
+    () => mkdtempSync(path.join(tmpdir(), "keyd-bench-")),
+    (directory) => rmSync(directory, { recursive: true, force: true }),
+  );
   readonly socket = path.join(this.directory, "keys.sock");
   readonly echo = path.join(this.directory, "echo.sock");
   readonly config = path.join(this.directory, "request-key.conf");
-  readonly #children: ChildProcess[] = [];
 
   start(words: readonly string[]): void {
-    this.#children.push(spawn(process.execPath, words, { stdio: "ignore" }));
+    this.#undo.put(
+      () => spawn(process.execPath, words, { stdio: "ignore" }),
+      (child) => child.kill(),
+    );
   }
 
   startDaemon(socket = this.socket): void {
@@ -51,8 +61,7 @@ class Stage implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const child of this.#children) child.kill();
-    rmSync(this.directory, { recursive: true, force: true });
+    this.#undo[Symbol.dispose]();
   }
 }
 
@@ -143,10 +152,12 @@ const starts = async (stage: Stage, rounds: Rounds): Promise<Result[]> => {
   const environment = { ...process.env, XKEYD_SOCKET: stage.socket };
   const command = path.join(bins, "xkeyctl.js");
   const node = (): number => oneRun(process.execPath, ["-e", "0"]);
+  const original = originalKeyctl();
+  const keyctl = (): number => (original === undefined ? 0 : oneRun(original, ["rlist", "@s"]));
   const oneShot = await comparePair(
     {
       value: (count) => times(count, () => oneRun(process.execPath, [command, "rlist", "@u"], environment)),
-      floor: (count) => times(count, node),
+      floor: (count) => times(count, () => node() + keyctl()),
     },
     rounds,
   );
@@ -159,46 +170,50 @@ const starts = async (stage: Stage, rounds: Rounds): Promise<Result[]> => {
     return since(start);
   };
   const ready = await comparePair({ value: daemonStart, floor: node }, { ...rounds, count: 1 });
-  return [
+  const results = [
     result("xkeyctl-one-shot", "ms", scaled(oneShot, MS), { limit: 2 }),
     result("xkeyd-ready", "ms", scaled(ready, MS), { maximum: 300 }),
-    ...originalKeyctl(),
   ];
+  if (original === undefined) return results;
+  const pair = { value: (count: number) => times(count, keyctl), floor: (count: number) => times(count, node) };
+  return [...results, result("keyctl-beside-node-start", "ms", scaled(await comparePair(pair, rounds), MS))];
 };
 
-/** keyctl itself where there is one, for whoever wants to see both. */
-const originalKeyctl = (): Result[] => {
-  const { KEYCTL: original } = process.env;
-  if (original === undefined) return [];
-  const value = times(20, () => oneRun(original, ["rlist", "@s"])) / 20 / MS;
-  return [single("keyctl-one-shot", "ms", { value, floor: oneRun(process.execPath, ["-e", "0"]) / MS })];
+/** Nanoseconds that so many starts of the helper take which nobody asked for a key. */
+const bareStarts = async (count: number): Promise<number> => {
+  const start = now();
+  for (let index = 0; index < count; index += 1) {
+    const child = spawn("/bin/cat", { stdio: ["pipe", "pipe", "ignore"] });
+    child.stdin.end("told");
+    child.stdout.resume();
+    await once(child, "close");
+  }
+  return since(start);
 };
 
-const upcalls = async (stage: Stage, rounds: Rounds): Promise<Result> => {
-  writeFileSync(stage.config, "create user up:* * |/bin/cat\n");
+const upcalls = async (stage: Stage, rounds: Rounds): Promise<Result[]> => {
+  writeFileSync(stage.config, LOOP_RULE);
   const keys = await KeyConnection.connect(stage.socket);
   let number = 0;
-  const request = async (count: number): Promise<number> => {
+  const value = async (count: number): Promise<number> => {
     const start = now();
     for (let index = 0; index < count; index += 1) {
-      const serial = await keys.result("requestKey", ["user", `up:${(number += 1)}`, "told", USER_RING]);
+      const serial = await keys.result("requestKey", ["user", `${LOOPED}${(number += 1)}`, "told", USER_RING]);
       assert(serial > 0);
     }
     return since(start);
   };
-  const bare = async (count: number): Promise<number> => {
-    const start = now();
-    for (let index = 0; index < count; index += 1) {
-      const child = spawn("/bin/cat", { stdio: ["pipe", "pipe", "ignore"] });
-      child.stdin.end("told");
-      child.stdout.resume();
-      await once(child, "close");
-    }
-    return since(start);
-  };
-  const measured = await comparePair({ value: request, floor: bare }, rounds);
+  const promised = { limit: 1.5 };
+  const besideStart = await comparePair({ value, floor: bareStarts }, rounds);
+  const results = [result("request-beside-start-of-helper", "ms", scaled(besideStart, MS), promised)];
+  using kernel = KernelUpcall.open();
+  if (kernel !== undefined) {
+    const floor = (count: number): number => times(count, () => kernel.timed());
+    const besideKernel = await comparePair({ value, floor }, rounds);
+    results.push(result("request-beside-kernel", "ms", scaled(besideKernel, MS), promised));
+  }
   await keys.close();
-  return result("request-with-helper", "ms", scaled(measured, MS), { limit: 1.5 });
+  return results;
 };
 
 export const bench: Bench = async ({ small }) => {
@@ -216,6 +231,6 @@ export const bench: Bench = async ({ small }) => {
       ...(small ? { warmup: 0 } : {}),
     })),
     ...(await starts(stage, { count: small ? 1 : 5, rounds: small ? 1 : 5, warmup: small ? 0 : 1 })),
-    await upcalls(stage, { count: small ? 3 : 50, rounds: small ? 1 : 7 }),
+    ...(await upcalls(stage, { count: small ? 3 : 50, rounds: small ? 1 : 7 })),
   ];
 };
