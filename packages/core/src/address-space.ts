@@ -12,6 +12,7 @@ import { awaitReaders } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
   isGuestWritable,
+  isSecret,
   P2M_FOREIGN,
   P2M_GRANT_RW,
   P2M_HOLE,
@@ -23,6 +24,7 @@ import {
   p2mEntry,
   p2mType,
 } from "./p2m.ts";
+import { secretPage, secretRow } from "./secret-frames.ts";
 import { chargeVmas, merges, vmaDelta } from "./vma.ts";
 
 /** From the p2m entry of a frame to that of the next one. */
@@ -155,13 +157,25 @@ const awaitReadersOf = ({ domains, vcpus, platform }: Hypervisor, slot: number):
 
 /** Changes the page table, if there is one. */
 const changePages = (hypervisor: Hypervisor, slot: number, placement: Placement, first: number): number => {
-  const { mmu } = hypervisor.platform;
-  const { gfn, mfn, count, type } = placement;
+  const { gfn, count, type } = placement;
   const base = hypervisor.domains.spaceBase[slot]!;
   if (base === 0) return 0;
-  if (type === P2M_HOLE) return mmu.unmap(base, gfn, count);
-  if (type === P2M_ZERO) return mmu.zero(base, gfn, count);
-  return mmu.map(base, gfn, mfn, count, isGuestWritable(first));
+  if (type === P2M_HOLE) return hypervisor.platform.mmu.unmap(base, gfn, count);
+  const there = hypervisor.p2m.get(slot, gfn);
+  // To map secret memory again would ask for locked memory first, and the limit may be reached.
+  return isSecret(first) && there >>> 4 === first >>> 4 && isSecret(there)
+    ? hypervisor.platform.mmu.protect(base, gfn, count, isGuestWritable(first))
+    : showRun(hypervisor, base, gfn, first, count);
+};
+
+/** Lets the guest see a run that is no hole and whose first p2m entry is `entry`. */
+const showRun = (hypervisor: Hypervisor, base: number, gfn: number, entry: number, count: number): number => {
+  const { extents, geometry, platform } = hypervisor;
+  const mfn = entry >>> 4;
+  if (p2mType(entry) === P2M_ZERO) return platform.mmu.zero(base, gfn, count);
+  if (!isSecret(entry)) return platform.mmu.map(base, gfn, mfn, count, isGuestWritable(entry));
+  const handle = extents.handle[secretRow(geometry, mfn)]!;
+  return platform.mmu.mapSecret(base, gfn, handle, secretPage(mfn), count, isGuestWritable(entry));
 };
 
 /** Maps every run of the p2m. On failure makes all of it inaccessible again. */
@@ -173,10 +187,7 @@ const replay = (hypervisor: Hypervisor, slot: number, base: number): number => {
     const entry = p2m.get(slot, gfn);
     const count = runLength(hypervisor, slot, gfn, end);
     if (entry !== P2M_HOLE) {
-      const result =
-        p2mType(entry) === P2M_ZERO
-          ? platform.mmu.zero(base, gfn, count)
-          : platform.mmu.map(base, gfn, entry >>> 4, count, isGuestWritable(entry));
+      const result = showRun(hypervisor, base, gfn, entry, count);
       if (result !== 0) {
         if (gfn > 0) platform.mmu.unmap(base, 0, gfn);
         return result;

@@ -3,7 +3,8 @@
  * no list) is counted for audit-memory.ts.
  */
 import { isAlive } from "./accounting.ts";
-import { EXTENT_CLOSED, EXTENT_FREE } from "./extent-table.ts";
+import { GNTMAP_readonly } from "@xenolith/abi";
+import { EXTENT_CLOSED, EXTENT_FREE, EXTENT_OF_FRAMES } from "./extent-table.ts";
 import { HYPERVISOR_OWNER, ZERO_FRAME } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
@@ -13,7 +14,17 @@ import {
   MAPPING_LIVE,
   MAPPING_SEVERED,
 } from "./maptrack-table.ts";
-import { P2M_EXTENT_RO, P2M_EXTENT_RW, P2M_ZERO, p2mEntry, p2mType } from "./p2m.ts";
+import {
+  isSecret,
+  P2M_EXTENT_RO,
+  P2M_EXTENT_RW,
+  P2M_SECRET_RO,
+  P2M_SECRET_RW,
+  P2M_ZERO,
+  p2mEntry,
+  p2mType,
+} from "./p2m.ts";
+import { secretPage, secretRow } from "./secret-frames.ts";
 
 /** Findings about extents; empty when all is well. */
 export const auditExtents = (hypervisor: Hypervisor): string[] => {
@@ -32,7 +43,7 @@ export const auditExtents = (hypervisor: Hypervisor): string[] => {
 export const countExtents = (hypervisor: Hypervisor, references: Uint32Array, kept: Uint8Array): void => {
   const { extents, maptrack } = hypervisor;
   for (let row = 0; row < extents.rowCount; row += 1) {
-    if (extents.state[row] === EXTENT_FREE) continue;
+    if (extents.state[row] === EXTENT_FREE || extents.kind[row] !== EXTENT_OF_FRAMES) continue;
     const mfn = extents.mfn[row]!;
     for (let frame = mfn; frame < mfn + extents.count[row]!; frame += 1) references[frame]! += 1;
   }
@@ -88,34 +99,53 @@ const rowProblems = (hypervisor: Hypervisor, row: number): string[] => {
   if (listed !== extents.mappings[row]) problems.push(`${listed} mappings listed, ${extents.mappings[row]} counted`);
   if (extents.state[row] === EXTENT_CLOSED && listed === 0) problems.push("closed and mapped nowhere, but still there");
   if (!isAlive(hypervisor, granter) && domains.stateOf(granter) !== "dying") problems.push("its granter is gone");
-  const isOwned = frames.owner.subarray(mfn, mfn + extents.count[row]!).every((owner) => owner === granter + 1);
-  if (!isOwned) problems.push("not all of its frames are its granter's");
+  const owners = extents.kind[row] === EXTENT_OF_FRAMES ? frames.owner.subarray(mfn, mfn + extents.count[row]!) : [];
+  if (!owners.every((owner) => owner === granter + 1)) problems.push("not all of its frames are its granter's");
   return problems;
 };
 
 const mappingProblems = (hypervisor: Hypervisor, slot: number, row: number): string[] => {
-  const { extents, frames, maptrack, p2m } = hypervisor;
+  const { frames, maptrack, p2m } = hypervisor;
   const problems: string[] = [];
   const extent = maptrack.ref[row]!;
   const count = maptrack.count[row]!;
   const gfn = maptrack.gfn[row]! - 1;
   const local = maptrack.local[row]! - 1;
-  const isWritable = (maptrack.flags[row]! & MAPPING_FLAG_PROVIDED) !== 0;
   const isLive = maptrack.state[row] === MAPPING_LIVE;
-  if (isWritable !== local >= 0) problems.push("writable exactly when it has a replacement");
-  if (isLive && (maptrack.mfn[row] !== extents.mfn[extent] || maptrack.granter[row] !== extents.granter[extent])) {
-    problems.push("not of this extent");
-  }
+  if (isReplaced(hypervisor, slot, row) !== local >= 0) problems.push("writable exactly when it has a replacement");
+  if (isLive && !isPart(hypervisor, extent, row)) problems.push("not of this extent");
   if (isLive && !isListed(hypervisor, extent, row)) problems.push("not on its list");
   const shown = isLive ? maptrack.mfn[row]! : local;
-  const type = isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO;
+  const type = isLive ? liveType(hypervisor, extent, row) : P2M_EXTENT_RW;
   for (let index = 0; index < count; index += 1) {
-    const isZero = !isLive && !isWritable;
+    const isZero = !isLive && local < 0;
     const expected = isZero ? p2mEntry(ZERO_FRAME, P2M_ZERO) : p2mEntry(shown + index, type);
     if (p2m.get(slot, gfn + index) !== expected) problems.push(`gfn ${gfn + index} shows something else`);
     if (local >= 0 && frames.owner[local + index] !== slot + 1) problems.push(`replacement ${index} is not its own`);
   }
   return problems;
+};
+
+/** Whether frames of the mapper's own are to take its place: it may, or might once, write what is another's. */
+const isReplaced = ({ maptrack }: Hypervisor, slot: number, row: number): boolean => {
+  const flags = maptrack.flags[row]!;
+  const isWritable = (flags & GNTMAP_readonly) === 0 && maptrack.granter[row] !== slot;
+  return isWritable || (flags & MAPPING_FLAG_PROVIDED) !== 0;
+};
+
+/** Whether a mapping that is live shows what the extent consists of. */
+const isPart = ({ extents, geometry, maptrack }: Hypervisor, extent: number, row: number): boolean => {
+  if (maptrack.granter[row] !== extents.granter[extent]) return false;
+  const mfn = maptrack.mfn[row]!;
+  if (extents.kind[extent] === EXTENT_OF_FRAMES) return mfn === extents.mfn[extent];
+  return secretRow(geometry, mfn) === extent && secretPage(mfn) + maptrack.count[row]! <= extents.count[extent]!;
+};
+
+/** P2M type of the entries of a mapping that is live. */
+const liveType = ({ extents, maptrack }: Hypervisor, extent: number, row: number): number => {
+  const isReadOnly = (maptrack.flags[row]! & GNTMAP_readonly) !== 0;
+  if (extents.kind[extent] === EXTENT_OF_FRAMES) return isReadOnly ? P2M_EXTENT_RO : P2M_EXTENT_RW;
+  return isReadOnly || extents.sealed[extent] !== 0 ? P2M_SECRET_RO : P2M_SECRET_RW;
 };
 
 const isListed = ({ extents, maptrack }: Hypervisor, extent: number, row: number): boolean => {
@@ -133,8 +163,9 @@ const auditEntries = ({ domains, p2m }: Hypervisor, mapped: Uint32Array): string
     let extents = 0;
     let zeros = 0;
     for (let gfn = 0; gfn < domains.gfnEnd[slot]!; gfn += 1) {
-      const type = p2mType(p2m.get(slot, gfn));
-      if (type === P2M_EXTENT_RO || type === P2M_EXTENT_RW) extents += 1;
+      const entry = p2m.get(slot, gfn);
+      const type = p2mType(entry);
+      if (type === P2M_EXTENT_RO || type === P2M_EXTENT_RW || isSecret(entry)) extents += 1;
       else if (type === P2M_ZERO) zeros += 1;
     }
     if (extents > mapped[slot]! || extents + zeros < mapped[slot]!) {

@@ -11,6 +11,7 @@ import { createCpu } from "./hypercall.ts";
 import { createGrantTable } from "./grant-grow.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { moveDomain } from "./lifecycle.ts";
+import { secretBase } from "./secret-frames.ts";
 import { VCPU_RUNNING, VCPU_STARTED } from "./vcpu-table.ts";
 
 /**
@@ -20,6 +21,7 @@ import { VCPU_RUNNING, VCPU_STARTED } from "./vcpu-table.ts";
 export const initialise = (hypervisor: Hypervisor): Cpu => {
   const { domains, geometry, vcpus } = hypervisor;
   assert(domains.stateOf(DOM0_SLOT) === "free", "a hypervisor is initialised once");
+  assert(geometry.framesPerBank * geometry.bankCount <= secretBase(geometry), "frames are not named as secrets are");
   layFreeFrames(hypervisor);
   withholdFirstFrame(hypervisor);
   const moved = moveDomain(domains, DOM0_SLOT, "reserve");

@@ -7,32 +7,25 @@
  * Such a row belongs to the control domain: the guest cannot unmap it. Names of mappings are numbers that are never used
  * for two: a stale one names nothing.
  */
-import { EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ESRCH, GNTMAP_host_map, GNTMAP_readonly } from "@xenolith/abi";
-import { allocateDomainRun, isAlive, restoreClaim, unassignPages } from "./accounting.ts";
+import { EINVAL, ENOENT, ESRCH } from "@xenolith/abi";
+import { isAlive } from "./accounting.ts";
 import { switchRun } from "./address-space.ts";
-import { freeRun, type FrameRun } from "./buddy.ts";
 import { dropUnused, extentRow } from "./extent.ts";
+import { hookMapping } from "./extent-hook.ts";
 import {
   linkMapping,
   mappingHandle,
-  mappingName,
   mappingRow,
   mappingSlot,
   switchMapping,
+  switchWithin,
   unlinkMapping,
 } from "./extent-mapping.ts";
-import { EXTENT_OPEN } from "./extent-table.ts";
+import { EXTENT_OF_FRAMES, EXTENT_OPEN } from "./extent-table.ts";
 import { freeDomainRun } from "./frame-reference.ts";
-import { isHoleRun } from "./holes.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { allocHandle, freeHandle } from "./maptrack.ts";
-import {
-  MAPPING_FLAG_EXTENT,
-  MAPPING_FLAG_PROVIDED,
-  MAPPING_FLAG_REVOKABLE,
-  MAPPING_LIVE,
-  MAPPING_PENDING,
-} from "./maptrack-table.ts";
+import { freeHandle } from "./maptrack.ts";
+import { MAPPING_LIVE, MAPPING_PENDING } from "./maptrack-table.ts";
 import { P2M_EXTENT_RO, P2M_EXTENT_RW, P2M_HOLE } from "./p2m.ts";
 import { scrubRun } from "./scrub.ts";
 
@@ -43,31 +36,30 @@ export interface ExtentTarget {
   readonly isWritable: boolean;
 }
 
-const run: FrameRun = { mfn: 0, count: 0, claimed: 0 };
-
 /**
- * Maps an extent where nothing stands; returns the mapping's name. -ENOENT: the extent is closed, -EINVAL: the gfns do
- * not all exist, or the mapper is the granter, -ESRCH: the mapper or the granter is dying, -EEXIST: something stands there, -ENOSPC: the
- * mapper has no handle or no mapping left, -ENOMEM, -EPERM, -E2BIG: no room for its replacement, or the page table's errno.
+ * Maps an extent of frames where nothing stands; returns the mapping's name. -ENOENT: the extent is closed, -EINVAL: the
+ * gfns do not all exist, or the mapper is the granter, -ESRCH: the mapper or the granter is dying, -EEXIST: something
+ * stands there, -ENOSPC: the mapper has no handle or no mapping left, -ENOMEM, -EPERM, -E2BIG: no room for its
+ * replacement, or the page table's errno.
  */
 export const mapExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget): number => {
   const { extents, p2m } = hypervisor;
   const { slot, gfn, isWritable } = target;
   const row = extentRow(hypervisor, extent);
-  if (row < 0 || extents.state[row] !== EXTENT_OPEN) return -ENOENT;
+  if (row < 0 || extents.state[row] !== EXTENT_OPEN || extents.kind[row] !== EXTENT_OF_FRAMES) return -ENOENT;
   const count = extents.count[row]!;
   if (!Number.isInteger(gfn) || !p2m.contains(gfn, count) || extents.granter[row] === slot) return -EINVAL;
   if (!isAlive(hypervisor, slot) || !isAlive(hypervisor, extents.granter[row]!)) return -ESRCH;
-  const handle = allocHandle(hypervisor, slot);
-  if (handle < 0) return -ENOSPC;
-  let result = isWritable ? allocateReplacement(hypervisor, slot, count) : 0;
-  if (result === 0) {
-    result = hookExtent(hypervisor, row, target, handle);
-    if (result !== 0 && isWritable) undoReplacement(hypervisor, slot);
-  }
-  if (result === 0) return mappingName(hypervisor, slot, handle);
-  freeHandle(hypervisor, slot, handle);
-  return result;
+  return hookMapping(hypervisor, row, {
+    slot,
+    gfn,
+    mfn: extents.mfn[row]!,
+    count,
+    type: isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO,
+    isWritable,
+    hasReplacement: isWritable,
+    entries: isWritable ? undefined : extents.entries.get(row),
+  });
 };
 
 /**
@@ -75,12 +67,29 @@ export const mapExtent = (hypervisor: Hypervisor, extent: number, target: Extent
  * the page table refuses although nothing more is needed, the mapper is crashed and its whole address space taken away.
  */
 export const unmapExtent = (hypervisor: Hypervisor, mapping: number): number => {
-  const slot = mappingSlot(mapping);
   const row = mappingRow(hypervisor, mapping);
   if (row < 0) return -ENOENT;
+  const result = switchMapping(hypervisor, mappingSlot(mapping), row, P2M_HOLE);
+  if (result === 0) endMapping(hypervisor, mapping, row);
+  return result;
+};
+
+/**
+ * As `unmapExtent`, at the mapper's own wish: it may cost no more mappings than the mapper may have. -ENOSPC, or the page
+ * table's errno: nothing has changed.
+ */
+export const unmapOwn = (hypervisor: Hypervisor, mapping: number): number => {
+  const row = mappingRow(hypervisor, mapping);
+  if (row < 0) return -ENOENT;
+  const result = switchWithin(hypervisor, mappingSlot(mapping), row);
+  if (result === 0) endMapping(hypervisor, mapping, row);
+  return result;
+};
+
+/** Forgets a mapping where nothing stands any more. */
+const endMapping = (hypervisor: Hypervisor, mapping: number, row: number): void => {
   const { maptrack } = hypervisor;
-  const result = switchMapping(hypervisor, slot, row, P2M_HOLE);
-  if (result !== 0) return result;
+  const slot = mappingSlot(mapping);
   const local = maptrack.local[row]! - 1;
   const count = maptrack.count[row]!;
   const extent = maptrack.ref[row]!;
@@ -93,7 +102,6 @@ export const unmapExtent = (hypervisor: Hypervisor, mapping: number): number => 
   endRow(hypervisor, slot, row);
   freeHandle(hypervisor, slot, mappingHandle(mapping));
   if (wasLive) dropUnused(hypervisor, extent);
-  return 0;
 };
 
 /**
@@ -120,6 +128,7 @@ export const restoreMapping = (hypervisor: Hypervisor, extent: number, mapping: 
   const row = mappingRow(hypervisor, mapping);
   const slot = mappingSlot(mapping);
   if (extentAt < 0 || extents.state[extentAt] !== EXTENT_OPEN || row < 0) return -ENOENT;
+  if (extents.kind[extentAt] !== EXTENT_OF_FRAMES) return -ENOENT;
   if (maptrack.ref[row] !== extentAt || maptrack.mfn[row] !== extents.mfn[extentAt]) return -ENOENT;
   if (!isAlive(hypervisor, slot) || !isAlive(hypervisor, extents.granter[extentAt]!)) return -ESRCH;
   return maptrack.state[row] === MAPPING_LIVE ? 0 : rehook(hypervisor, slot, row);
@@ -148,51 +157,4 @@ const rehook = (hypervisor: Hypervisor, slot: number, row: number): number => {
   locks.release(lock);
   if (result === 0 && isWritable) scrubRun(hypervisor, local, count);
   return result;
-};
-
-/** Hooks the extent's frames and fills the maptrack row in. 0 or an errno, with nothing changed. */
-const hookExtent = (hypervisor: Hypervisor, extent: number, target: ExtentTarget, handle: number): number => {
-  const { extents, locks, maptrack } = hypervisor;
-  const { slot, gfn, isWritable } = target;
-  const mfn = extents.mfn[extent]!;
-  const count = extents.count[extent]!;
-  const type = isWritable ? P2M_EXTENT_RW : P2M_EXTENT_RO;
-  const entries = isWritable ? undefined : extents.entries.get(extent);
-  const lock = locks.id("p2m", slot);
-  locks.acquire(lock);
-  const result = isHoleRun(hypervisor, slot, gfn, count)
-    ? switchRun(hypervisor, slot, { gfn, mfn, count, type, urgent: false, entries })
-    : -EEXIST;
-  if (result === 0) {
-    const row = maptrack.row(slot, handle);
-    const flags = MAPPING_FLAG_EXTENT | MAPPING_FLAG_REVOKABLE | GNTMAP_host_map;
-    maptrack.flags[row] = flags | (isWritable ? MAPPING_FLAG_PROVIDED : GNTMAP_readonly);
-    maptrack.granter[row] = extents.granter[extent]!;
-    maptrack.ref[row] = extent;
-    maptrack.gfn[row] = gfn + 1;
-    maptrack.deviceGfn[row] = 0;
-    maptrack.mfn[row] = mfn;
-    maptrack.count[row] = count;
-    maptrack.local[row] = isWritable ? run.mfn + 1 : 0;
-    maptrack.notify[row] = 0;
-    linkMapping(hypervisor, row);
-    Atomics.store(maptrack.state, row, MAPPING_LIVE);
-  }
-  locks.release(lock);
-  return result;
-};
-
-/** Allocates one run of frames for the mapper, in `run`, in its accounts. 0 or an errno. */
-const allocateReplacement = (hypervisor: Hypervisor, slot: number, count: number): number => {
-  const result = allocateDomainRun(hypervisor, slot, count, run);
-  if (result !== 0 || run.count === count) return result;
-  undoReplacement(hypervisor, slot);
-  return -ENOMEM;
-};
-
-const undoReplacement = (hypervisor: Hypervisor, slot: number): void => {
-  hypervisor.frames.refs.fill(0, run.mfn, run.mfn + run.count);
-  freeRun(hypervisor, run.mfn, run.count);
-  restoreClaim(hypervisor, slot, run.claimed);
-  unassignPages(hypervisor, slot, run.count);
 };

@@ -9,7 +9,7 @@ import { DOM0_SLOT } from "./domain-table.ts";
 import { ZERO_FRAME } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { MAPPING_FLAG_EXTENT, MAPPING_LIVE, MAPPING_SEVERED } from "./maptrack-table.ts";
-import { P2M_EXTENT_RW } from "./p2m.ts";
+import { P2M_EXTENT_RW, P2M_HOLE } from "./p2m.ts";
 
 /** A mapping's name is its slot, its handle and the low bits of the row's serial. */
 const HANDLE_SPAN = 2 ** 20;
@@ -86,20 +86,27 @@ export const linkMapping = (hypervisor: Hypervisor, row: number): void => {
  * address space taken away. 0, or the errno of a page table that refuses even that.
  */
 export const switchMapping = (hypervisor: Hypervisor, slot: number, row: number, type: number): number => {
-  const result = switchOnce(hypervisor, slot, row, type);
+  const result = switchOnce(hypervisor, slot, row, type, true);
   if (result === 0 || slot === DOM0_SLOT) return result;
   crashDomain(hypervisor, slot, "the host has no mapping left for what was taken back from it");
   const detached = detachSpace(hypervisor, slot);
-  return detached === 0 ? switchOnce(hypervisor, slot, row, type) : detached;
+  return detached === 0 ? switchOnce(hypervisor, slot, row, type, true) : detached;
 };
 
-const switchOnce = (hypervisor: Hypervisor, slot: number, row: number, type: number): number => {
+/**
+ * Makes holes where the mapping in `row` stands, within what the domain may have: -ENOSPC, or the page table's errno, and
+ * nothing has changed.
+ */
+export const switchWithin = (hypervisor: Hypervisor, slot: number, row: number): number =>
+  switchOnce(hypervisor, slot, row, P2M_HOLE, false);
+
+const switchOnce = (hypervisor: Hypervisor, slot: number, row: number, type: number, urgent: boolean): number => {
   const { locks, maptrack } = hypervisor;
   const lock = locks.id("p2m", slot);
   const mfn = type === P2M_EXTENT_RW ? maptrack.local[row]! - 1 : ZERO_FRAME;
   locks.acquire(lock);
   const gfn = maptrack.gfn[row]! - 1;
-  const result = switchRun(hypervisor, slot, { gfn, mfn, count: maptrack.count[row]!, type, urgent: true });
+  const result = switchRun(hypervisor, slot, { gfn, mfn, count: maptrack.count[row]!, type, urgent });
   locks.release(lock);
   return result;
 };

@@ -8,7 +8,7 @@
 import { EINVAL, ENOENT, ENOSPC, ESRCH } from "@xenolith/abi";
 import { isAlive } from "./accounting.ts";
 import { countUp } from "./address-space.ts";
-import { EXTENT_CLOSED, EXTENT_FREE, EXTENT_OPEN } from "./extent-table.ts";
+import { EXTENT_CLOSED, EXTENT_FREE, EXTENT_OF_FRAMES, EXTENT_OF_SECRETS, EXTENT_OPEN } from "./extent-table.ts";
 import { addReference, putFrame } from "./frame-reference.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { P2M_EXTENT_RO, P2M_RAM, p2mEntry, p2mType } from "./p2m.ts";
@@ -48,6 +48,7 @@ export const createExtent = (hypervisor: Hypervisor, slot: number, gfn: number, 
     contiguousLength(hypervisor, slot, gfn, count) === count && holdFrames(hypervisor, mfn, count) === count;
   locks.release(lock);
   if (!isHeld) return -EINVAL;
+  extents.kind[row] = EXTENT_OF_FRAMES;
   extents.granter[row] = slot;
   extents.gfn[row] = gfn;
   extents.mfn[row] = mfn;
@@ -96,6 +97,10 @@ export const dropUnused = (hypervisor: Hypervisor, row: number): void => {
   const { extents } = hypervisor;
   if (extents.state[row] !== EXTENT_CLOSED || extents.mappings[row] !== 0) return;
   extents.entries.delete(row);
+  if (extents.kind[row] === EXTENT_OF_SECRETS) {
+    Atomics.store(extents.state, row, EXTENT_FREE);
+    return;
+  }
   releaseFrames(hypervisor, extents.granter[row]!, extents.mfn[row]!, extents.count[row]!);
   Atomics.store(extents.state, row, EXTENT_FREE);
 };

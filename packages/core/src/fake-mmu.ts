@@ -15,7 +15,7 @@ interface FakeSpace {
 
 /** What one call asked for. */
 export interface MmuCall {
-  readonly kind: "map" | "zero" | "unmap" | "discard";
+  readonly kind: "map" | "mapSecret" | "protect" | "zero" | "unmap" | "discard";
   /** First gfn, or first mfn of a discard. */
   readonly first: number;
   readonly count: number;
@@ -24,6 +24,9 @@ export interface MmuCall {
 const FRAME_BYTES = 4096;
 /** In `FakeSpace.frames`: the kernel's zero page. */
 const ZERO_PAGE = 0xffff_ffff;
+/** In `FakeSpace.frames`: secret memory is this, its handle, and 12 bits of page. */
+const SECRET = 0x4000_0000;
+const SECRET_PAGES = 4096;
 
 /** See the file's comment. Used from one thread. */
 export class FakeMmu implements Mmu {
@@ -36,6 +39,7 @@ export class FakeMmu implements Mmu {
   readonly #geometry: Geometry;
   readonly #banks: readonly Uint8Array[];
   readonly #spaces = new Map<number, FakeSpace>();
+  readonly #secrets = new Map<number, Uint8Array>();
   #failIn = 0;
   #failCount = 0;
 
@@ -68,6 +72,29 @@ export class FakeMmu implements Mmu {
     return this.#space(base).writable[gfn] === 1;
   }
 
+  /** Makes `pages` pages of zeros that `mapSecret` can map by `handle`, and returns them. */
+  addSecret(handle: number, pages: number): Uint8Array {
+    assert(handle > 0 && handle < 2 ** 17 && pages < SECRET_PAGES);
+    const bytes = new Uint8Array(pages * FRAME_BYTES);
+    this.#secrets.set(handle, bytes);
+    return bytes;
+  }
+
+  /** How often a page of the secret memory of that handle is mapped, in all spaces. */
+  secretMappings(handle: number): number {
+    const first = SECRET + handle * SECRET_PAGES + 1;
+    let count = 0;
+    for (const { frames } of this.#spaces.values()) {
+      count += frames.filter((frame) => frame >= first && frame < first + SECRET_PAGES).length;
+    }
+    return count;
+  }
+
+  /** What `frameAt` answers for page `page` of the secret memory of that handle. */
+  secretFrame(handle: number, page: number): number {
+    return SECRET + handle * SECRET_PAGES + page;
+  }
+
   /** The byte that the guest reads at `address`, or -1 where it would trap. */
   read(base: number, address: number): number {
     const frame = this.frameAt(base, Math.floor(address / FRAME_BYTES));
@@ -90,6 +117,26 @@ export class FakeMmu implements Mmu {
     assert(Math.floor(mfn / framesPerBank) === Math.floor((mfn + count - 1) / framesPerBank), "map across banks");
     if (this.#fails({ kind: "map", first: gfn, count })) return -ENOMEM;
     return this.#change(space, gfn, count, (index) => [mfn + index + 1, writable ? 1 : 0]);
+  }
+
+  mapSecret(base: number, gfn: number, handle: number, page: number, count: number, writable: boolean): number {
+    const space = this.#checkRange(base, gfn, count);
+    const bytes = this.#secrets.get(handle);
+    assert(bytes !== undefined, `map of secret memory ${handle}, which does not exist`);
+    assert(page >= 0 && (page + count) * FRAME_BYTES <= bytes.length, "map beyond the end of secret memory");
+    if (this.#fails({ kind: "mapSecret", first: gfn, count })) return -ENOMEM;
+    return this.#change(space, gfn, count, (index) => [this.secretFrame(handle, page + index) + 1, writable ? 1 : 0]);
+  }
+
+  protect(base: number, gfn: number, count: number, writable: boolean): number {
+    const space = this.#checkRange(base, gfn, count);
+    const frames = space.frames.slice(gfn, gfn + count);
+    assert(
+      frames.every((frame) => frame > SECRET && frame !== ZERO_PAGE),
+      "protect of what is not secret memory",
+    );
+    if (this.#fails({ kind: "protect", first: gfn, count })) return -ENOMEM;
+    return this.#change(space, gfn, count, (index) => [frames[index]!, writable ? 1 : 0]);
   }
 
   zero(base: number, gfn: number, count: number): number {
@@ -150,11 +197,17 @@ export class FakeMmu implements Mmu {
     const frame = space.frames[gfn]!;
     const before = space.frames[gfn - 1]!;
     if (frame === 0 || before === 0 || frame === ZERO_PAGE) return frame === before;
-    const isNext = frame === before + 1 && (frame - 1) % this.#geometry.framesPerBank !== 0;
+    const isBankEnd = frame <= SECRET && (frame - 1) % this.#geometry.framesPerBank === 0;
+    const isNext = frame === before + 1 && !isBankEnd;
     return isNext && space.writable[gfn] === space.writable[gfn - 1];
   }
 
   #bytesOf(mfn: number, count: number): Uint8Array {
+    if (mfn >= SECRET) {
+      const secret = this.#secrets.get(Math.floor((mfn - SECRET) / SECRET_PAGES))!;
+      const from = ((mfn - SECRET) % SECRET_PAGES) * FRAME_BYTES;
+      return secret.subarray(from, from + count * FRAME_BYTES);
+    }
     const { framesPerBank } = this.#geometry;
     const at = (mfn % framesPerBank) * FRAME_BYTES;
     return this.#banks[Math.floor(mfn / framesPerBank)]!.subarray(at, at + count * FRAME_BYTES);

@@ -125,7 +125,7 @@ const unused = (): never => {
 
 /** The platform of tables that are laid out to be measured: nobody calls it. */
 const measuringPlatform: Platform = {
-  mmu: { map: unused, zero: unused, unmap: unused, discard: unused },
+  mmu: { map: unused, mapSecret: unused, protect: unused, zero: unused, unmap: unused, discard: unused },
   now: unused,
   wallClock: unused,
   wait: unused,

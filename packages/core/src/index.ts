@@ -107,7 +107,9 @@ export {
   P2M_HOLE,
   P2M_RAM,
   P2M_RAM_RO,
-  P2M_SECRET,
+  P2M_SECRET_RO,
+  P2M_SECRET_RW,
+  isSecret,
   P2M_SPECIAL,
   P2M_ZERO,
   P2m,
@@ -128,8 +130,11 @@ export { auditMemory } from "./audit-memory.ts";
 export { closeExtent, createExtent, extentRunLength, isExtentOpen } from "./extent.ts";
 export { extentMappingState } from "./extent-mapping.ts";
 export type { ExtentMappingState } from "./extent-mapping.ts";
-export { mapExtent, restoreMapping, unmapExtent } from "./extent-map.ts";
+export { mapExtent, restoreMapping, unmapExtent, unmapOwn } from "./extent-map.ts";
 export type { ExtentTarget } from "./extent-map.ts";
+export { createSecretExtent, mapSecret, sealExtent } from "./secret-extent.ts";
+export type { SecretTarget } from "./secret-extent.ts";
+export { isNextSecret, SECRET_PAGES_MAX } from "./secret-frames.ts";
 export { reapExtents, revokeExtent, revokeMapping } from "./extent-revoke.ts";
 export { findHoles, isHoleRun } from "./holes.ts";
 export { auditExtents } from "./audit-extents.ts";

@@ -10,7 +10,8 @@
  *     P2M_SPECIAL       owned by the hypervisor (shared_info)             rw       rw
  *     P2M_GRANT_RW/_RO  another domain's, by a grant                      rw / r   rw / r
  *     P2M_FOREIGN       another domain's, by authority over it            rw       rw
- *     P2M_SECRET        of the secret pool: not in the direct map         rw       -
+ *     P2M_SECRET_RW/_RO none: pages of secret memory, which no thread      rw / r   -
+ *                       but the guest's own ever reads (secret-frames.ts)
  *     P2M_REVOKABLE_RW/_RO  another domain's, by a grant that it may take back  rw / r   rw / r
  *     P2M_LOCAL_RW/_RO  the domain's own, in place of a revoked grant     rw / r   rw / r
  *     P2M_EXTENT_RW/_RO  another domain's, part of an extent              rw / r   rw / r
@@ -26,7 +27,7 @@ export const P2M_SPECIAL = 3;
 export const P2M_GRANT_RW = 4;
 export const P2M_GRANT_RO = 5;
 export const P2M_FOREIGN = 6;
-export const P2M_SECRET = 7;
+export const P2M_SECRET_RW = 7;
 export const P2M_REVOKABLE_RW = 8;
 export const P2M_REVOKABLE_RO = 9;
 export const P2M_LOCAL_RW = 10;
@@ -34,6 +35,7 @@ export const P2M_LOCAL_RO = 11;
 export const P2M_EXTENT_RW = 12;
 export const P2M_EXTENT_RO = 13;
 export const P2M_ZERO = 14;
+export const P2M_SECRET_RO = 15;
 
 /** Bit t is set when the hypervisor may read type t for the guest. */
 export const P2M_READABLE_TYPES = 0b0111_1111_0111_1110;
@@ -53,6 +55,11 @@ export const isRam = (entry: number): boolean => {
   const type = entry & 15;
   return type === P2M_RAM || type === P2M_RAM_RO;
 };
+/**
+ * Whether the entry names a page of secret memory. The one answer to that question: whatever takes pages of a guest for
+ * anybody but the guest asks for a type that it can use, and a secret page is of none of them.
+ */
+export const isSecret = (entry: number): boolean => (entry & 15) === P2M_SECRET_RW || (entry & 15) === P2M_SECRET_RO;
 /** Whether the guest's page table lets the guest write through this entry. */
 export const isGuestWritable = (entry: number): boolean => ((GUEST_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0;
 

@@ -11,6 +11,13 @@ export interface Mmu {
    * whose first byte is at `base`, replacing what was there. One system call.
    */
   map(base: number, gfn: number, mfn: number, count: number, writable: boolean): number;
+  /**
+   * Makes pages `page` ... `page + count - 1` of the secret memory that the control domain calls `handle` visible at
+   * `gfn` ..., replacing what was there. Asked of the control domain's thread only.
+   */
+  mapSecret(base: number, gfn: number, handle: number, page: number, count: number, writable: boolean): number;
+  /** Changes whether the guest may write `count` guest frames from `gfn`, which show secret memory. One system call. */
+  protect(base: number, gfn: number, count: number, writable: boolean): number;
   /** Makes `count` guest frames from `gfn` read as zeros, without frames of the machine. One system call. */
   zero(base: number, gfn: number, count: number): number;
   /** Makes `count` guest frames from `gfn` inaccessible (PROT_NONE). One system call. */

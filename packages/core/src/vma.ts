@@ -10,8 +10,10 @@
  */
 import { TOTAL_VMAS } from "./frame-table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
+import { isNextSecret } from "./secret-frames.ts";
 import {
   isGuestWritable,
+  isSecret,
   P2M_EXTENT_RO,
   P2M_EXTENT_RW,
   P2M_HOLE,
@@ -19,7 +21,8 @@ import {
   P2M_LOCAL_RW,
   P2M_REVOKABLE_RO,
   P2M_REVOKABLE_RW,
-  P2M_SECRET,
+  P2M_SECRET_RO,
+  P2M_SECRET_RW,
   P2M_ZERO,
 } from "./p2m.ts";
 
@@ -29,7 +32,8 @@ export const vmaTotal = (hypervisor: Hypervisor): number => Atomics.load(hypervi
 /** Types of pages that may be switched to another page at any time, one by one. */
 const LONE_TYPES = (1 << P2M_REVOKABLE_RW) | (1 << P2M_REVOKABLE_RO) | (1 << P2M_LOCAL_RW) | (1 << P2M_LOCAL_RO);
 /** Types of pages that may be switched together with the others of their run only. */
-const RUN_TYPES = (1 << P2M_EXTENT_RW) | (1 << P2M_EXTENT_RO) | (1 << P2M_ZERO);
+const SECRET_TYPES = (1 << P2M_SECRET_RW) | (1 << P2M_SECRET_RO);
+const RUN_TYPES = (1 << P2M_EXTENT_RW) | (1 << P2M_EXTENT_RO) | (1 << P2M_ZERO) | SECRET_TYPES;
 
 /**
  * Whether two neighbouring gfns with these p2m entries are charged as one mapping. A page that may be revoked is charged
@@ -40,6 +44,8 @@ export const merges = (hypervisor: Hypervisor, entry: number, next: number): boo
   const types = (1 << (entry & 15)) | (1 << (next & 15));
   if ((types & LONE_TYPES) !== 0) return false;
   if ((types & RUN_TYPES) !== 0 && (entry & 15) !== (next & 15)) return false;
+  // With the colour, that is: one mapping.
+  if ((types & SECRET_TYPES) !== 0) return next >>> 4 === (entry >>> 4) + 1;
   return kernelMerges(hypervisor, entry, next);
 };
 
@@ -47,10 +53,11 @@ export const merges = (hypervisor: Hypervisor, entry: number, next: number): boo
 export const kernelMerges = (hypervisor: Hypervisor, entry: number, next: number): boolean => {
   if (entry === P2M_HOLE || next === P2M_HOLE) return entry === next;
   if ((entry & 15) === P2M_ZERO || (next & 15) === P2M_ZERO) return (entry & 15) === (next & 15);
+  const isSame = isGuestWritable(entry) === isGuestWritable(next);
+  if (isSecret(entry) || isSecret(next)) return isSame && isNextSecret(entry, next);
   const mfn = next >>> 4;
   if (mfn !== (entry >>> 4) + 1 || (mfn & (hypervisor.geometry.framesPerBank - 1)) === 0) return false;
-  if (((entry & 15) === P2M_SECRET) !== ((next & 15) === P2M_SECRET)) return false;
-  return isGuestWritable(entry) === isGuestWritable(next);
+  return isSame;
 };
 
 /** Places in the gfns `first` - 1 ... `last` where two neighbours do not merge. Ends of the address space are none. */

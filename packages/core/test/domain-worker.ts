@@ -33,7 +33,14 @@ export const threadPlatform = (mmu: Mmu): Platform => ({
 });
 
 const run = (order: VcpuOrder): never => {
-  const mmu: Mmu = { map: () => 0, zero: () => 0, unmap: () => 0, discard: () => 0 };
+  const mmu: Mmu = {
+    map: () => 0,
+    mapSecret: () => 0,
+    protect: () => 0,
+    zero: () => 0,
+    unmap: () => 0,
+    discard: () => 0,
+  };
   const hypervisor = new Hypervisor(order.storage, { platform: threadPlatform(mmu), tag: order.tag });
   const cpu = createCpu(hypervisor, order.slot, order.vcpu);
   const [number, a, b] = order.call;

@@ -9,7 +9,8 @@ import { attachSpace } from "../src/address-space.ts";
 import { dmaSlot } from "../src/domain-table.ts";
 import { beginDestroy, continueDestroy, reapStage } from "../src/domain-reap.ts";
 import type { Geometry } from "../src/geometry.ts";
-import { isGuestWritable, P2M_HOLE } from "../src/p2m.ts";
+import { isGuestWritable, isSecret, P2M_HOLE } from "../src/p2m.ts";
+import { shownFor } from "./extent-kit.ts";
 import { Machine, PARKED, poke } from "./machine.ts";
 import type { Guest } from "./machine.ts";
 
@@ -213,7 +214,7 @@ export class GrantMachine extends Machine {
       const base = domains.spaceBase[slot]!;
       for (let gfn = 0; base !== 0 && gfn < p2m.gfnCount; gfn += 1) {
         const entry = p2m.get(slot, gfn);
-        const expected = entry === P2M_HOLE ? -1 : entry >>> 4;
+        const expected = isSecret(entry) ? shownFor(this.parts, entry) : entry === P2M_HOLE ? -1 : entry >>> 4;
         if (this.parts.mmu.frameAt(base, gfn) !== expected)
           assert.fail(`slot ${slot}: page table differs at gfn ${gfn}`);
         if (this.parts.mmu.writableAt(base, gfn) !== isGuestWritable(entry)) {

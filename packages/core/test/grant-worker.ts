@@ -36,7 +36,14 @@ export const REF_COUNT = 6;
 /** Every thread maps into gfns of its own, so that none is mapped over. */
 export const firstGfn = (tag: number): number => 100 + tag * 64;
 
-export const noMmu: Mmu = { map: () => 0, zero: () => 0, unmap: () => 0, discard: () => 0 };
+export const noMmu: Mmu = {
+  map: () => 0,
+  mapSecret: () => 0,
+  protect: () => 0,
+  zero: () => 0,
+  unmap: () => 0,
+  discard: () => 0,
+};
 
 const run = (order: GrantOrder): void => {
   const hypervisor = new Hypervisor(order.storage, { platform: threadPlatform(noMmu), tag: order.tag });

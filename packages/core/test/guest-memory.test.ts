@@ -4,7 +4,8 @@ import * as abi from "@xenolith/abi";
 import fc from "fast-check";
 import { hookRun } from "../src/address-space.ts";
 import { GuestMemory, SCRATCH_BYTES } from "../src/guest-memory.ts";
-import { p2mMfn, P2M_GRANT_RO, P2M_GRANT_RW, P2M_RAM_RO, P2M_SECRET } from "../src/p2m.ts";
+import { createSecretExtent, mapSecret } from "../src/secret-extent.ts";
+import { p2mMfn, P2M_GRANT_RO, P2M_GRANT_RW, P2M_RAM_RO } from "../src/p2m.ts";
 import { addGuest, createWorld, PAGE, populate, range, SYSTEM_PAGES } from "./memory-fixture.ts";
 import type { Guest, World } from "./memory-fixture.ts";
 
@@ -109,7 +110,10 @@ describe("the domain's own permission for a page", () => {
     assert.equal(memory.readU32(20 * PAGE), 0);
     assert.ok(memory.writeU32(21 * PAGE, 5));
     assert.equal(memory.readU32(20 * PAGE), 5);
-    hookAs(world, guest, 22, frame, P2M_SECRET);
+    world.mmu.addSecret(9, 1);
+    const secret = createSecretExtent(world.hypervisor, guest.slot, 1, 9);
+    const target = { slot: guest.slot, gfn: 22, page: 0, count: 1, isWritable: true };
+    assert.ok(mapSecret(world.hypervisor, secret, target) > 0);
     assert.equal(memory.readU32(22 * PAGE), -1);
     assert.equal(memory.writeU32(22 * PAGE, 1), false);
     assert.equal(memory.accessible(22 * PAGE, 1, false), false);
