@@ -17,6 +17,8 @@ export const ATTENTION_CONSOLE = 8;
 export const ATTENTION_REQUEST = 16;
 /** A grant that the control domain has mapped was taken back. */
 export const ATTENTION_REVOKED = 32;
+/** A vCPU waits for an answer (service-call.ts). */
+export const ATTENTION_SERVICE = 64;
 
 /** The attention word of one hypervisor. */
 export class Attention {

@@ -23,6 +23,7 @@ import { physdevOp } from "./physdev-op.ts";
 import { isQuick, NOT_QUICK, quickCall } from "./quick-call.ts";
 import { versionWithoutMemory } from "./quick-version.ts";
 import { schedOp } from "./sched-op.ts";
+import { serviceCall } from "./service-call.ts";
 import { setTimerOp } from "./timers.ts";
 import { probeStack } from "./stack-probe.ts";
 import { sysctl } from "./sysctl.ts";
@@ -51,6 +52,8 @@ const handlers: Readonly<Record<number, Handler>> = {
   [abi.__HYPERVISOR_hvm_op]: hvmOp,
   [abi.__HYPERVISOR_sysctl]: sysctl,
   [abi.__HYPERVISOR_domctl]: domctl,
+  [abi.__HYPERVISOR_secret_op]: serviceCall(abi.__HYPERVISOR_secret_op),
+  [abi.__HYPERVISOR_key_op]: serviceCall(abi.__HYPERVISOR_key_op),
 };
 
 /** Handler of each hypercall number; undefined: -ENOSYS. */

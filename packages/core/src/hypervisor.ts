@@ -19,6 +19,7 @@ import { MaptrackTable } from "./maptrack-table.ts";
 import { P2m } from "./p2m.ts";
 import { PirqTable } from "./pirq-table.ts";
 import type { Platform } from "./platform.ts";
+import { ServiceTable } from "./service-table.ts";
 import { VcpuTable } from "./vcpu-table.ts";
 
 /** The shared buffers of one hypervisor. Structured-clonable: posted to every vCPU thread. */
@@ -61,6 +62,7 @@ export class Hypervisor {
   readonly pirqs: PirqTable;
   readonly hvmParams: HvmParamTable;
   readonly consoles: ConsoleTable;
+  readonly services: ServiceTable;
   readonly directMap: DirectMap;
   readonly grants: GrantTable;
   readonly maptrack: MaptrackTable;
@@ -83,6 +85,7 @@ export class Hypervisor {
     this.pirqs = tables.pirqs;
     this.hvmParams = tables.hvmParams;
     this.consoles = tables.consoles;
+    this.services = tables.services;
     const granted = layGrantTables(new ColumnArena(storage.grants), geometry);
     this.grants = granted.grants;
     this.maptrack = granted.maptrack;
@@ -102,6 +105,7 @@ const layTables = (arena: ColumnArena, geometry: Geometry, thread: ThreadContext
   pirqs: new PirqTable(arena, geometry),
   hvmParams: new HvmParamTable(arena, geometry),
   consoles: new ConsoleTable(arena, geometry),
+  services: new ServiceTable(arena, geometry),
   frames: new FrameTable(arena, geometry),
 });
 

@@ -14,6 +14,7 @@ export {
   ATTENTION_EVENT,
   ATTENTION_REQUEST,
   ATTENTION_REVOKED,
+  ATTENTION_SERVICE,
   ATTENTION_TIMER,
 } from "./attention.ts";
 export { enterGate, GATE_DOWN, GATE_IN, GATE_PAUSE, GATE_STOP, leaveGate, requestGate, withdrawGate } from "./gate.ts";
@@ -258,3 +259,5 @@ export { FakeMmu } from "./fake-mmu.ts";
 export type { MmuCall } from "./fake-mmu.ts";
 export { createTestHypervisor, FakePlatform, ParkedError, testGeometry } from "./fake-platform.ts";
 export type { FakeWait, TestHypervisor } from "./fake-platform.ts";
+export { answerServiceCall, takeServiceCalls } from "./service-call.ts";
+export type { ServiceRequest } from "./service-call.ts";

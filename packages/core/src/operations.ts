@@ -55,6 +55,7 @@ const commandNames: Readonly<Partial<Record<HypercallName, RegExp>>> = {
   hvm_op: /^HVMOP_/,
   sysctl: /^XEN_SYSCTL_[a-z]/,
   domctl: /^XEN_DOMCTL_[a-z]/,
+  secret_op: /^XENSECRET_[a-z]/,
   key_op: /^XENKEY_[a-z]/,
 };
 

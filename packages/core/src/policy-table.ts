@@ -267,7 +267,19 @@ export const policy: Readonly<Record<HypercallName, HypercallPolicy>> = {
   xenpmu_op: { whole: "ABSENT" },
   dm_op: { whole: "ABSENT" },
   hypfs_op: { whole: "ABSENT" },
-  secret_op: { whole: "ABSENT" },
+  secret_op: {
+    commands: {
+      [abi.XENSECRET_allocate]: "HOOK",
+      [abi.XENSECRET_map]: "HOOK",
+      [abi.XENSECRET_unmap]: "HOOK",
+      [abi.XENSECRET_seal]: "HOOK",
+      [abi.XENSECRET_release]: "HOOK",
+      [abi.XENSECRET_share]: "HOOK",
+      [abi.XENSECRET_accept]: "HOOK",
+      [abi.XENSECRET_revoke]: "HOOK",
+      [abi.XENSECRET_query]: "HOOK",
+    },
+  },
   key_op: {
     commands: {
       [abi.XENKEY_add]: "HOOK",

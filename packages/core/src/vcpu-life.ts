@@ -12,6 +12,7 @@ import { abandonWait } from "./futex.ts";
 import { GATE_DOWN, requestGate, withdrawGate } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { changeRunstate, updateRunstateArea } from "./runstate.ts";
+import { abandonServiceCall } from "./service-call.ts";
 import { refreshTime } from "./system-time.ts";
 import {
   COUNTER_START_REQUESTS,
@@ -145,6 +146,7 @@ export const endVcpu = (hypervisor: Hypervisor, index: number): void => {
   const slot = Math.floor(index / vcpus.perDomain);
   const vcpu = index % vcpus.perDomain;
   abandonWait(hypervisor, slot, vcpu);
+  abandonServiceCall(hypervisor, index);
   Atomics.and(events.pollMask, slot, ~(1 << vcpu));
   Atomics.store(vcpus.pollPort, index, 0);
   const from = Atomics.load(vcpus.state, index);

@@ -2,6 +2,7 @@
  * A booted hypervisor over the fake platform, with guests that have memory and a calling side each. For tests of
  * hypercalls: `call` makes one as a guest does and audits the whole machine afterwards.
  */
+import { EIO } from "@xenolith/abi";
 import assert from "node:assert/strict";
 import { attachSpace } from "../src/address-space.ts";
 import { audit } from "../src/auditor.ts";
@@ -17,6 +18,7 @@ import type { Geometry } from "../src/geometry.ts";
 import { createCpu, hypercall } from "../src/hypercall.ts";
 import type { Hypervisor } from "../src/hypervisor.ts";
 import { populateRun } from "../src/memory-populate.ts";
+import { answerServiceCall, takeServiceCalls } from "../src/service-call.ts";
 
 /** Guest frames populated from gfn 0 in every domain of the kit. */
 export const RAM_FRAMES = 8;
@@ -76,12 +78,16 @@ export class Machine {
   }
 
   /**
-   * From now on a vCPU that would sleep is woken at once, and one that would park at its gate throws `ParkedError`.
+   * From now on a vCPU that would sleep is woken at once, one that waits for the control domain gets -EIO, and one that
+   * would park at its gate throws `ParkedError`.
    */
   keepAwake(): void {
     const { events, vcpus } = this.hypervisor;
     this.parts.platform.onWait = ({ words, index }) => {
       if (words === vcpus.gate) throw new ParkedError("parked until it is let go");
+      for (const request of takeServiceCalls(this.hypervisor, 0, Infinity)) {
+        answerServiceCall(this.hypervisor, request, -EIO);
+      }
       // As whoever wakes a poller does: takes its announcement away first.
       Atomics.and(events.pollMask, Math.floor(index / vcpus.perDomain), ~(1 << (index % vcpus.perDomain)));
       Atomics.add(words, index, 1);

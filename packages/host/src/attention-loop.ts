@@ -8,6 +8,7 @@ import {
   ATTENTION_EVENT,
   ATTENTION_REQUEST,
   ATTENTION_REVOKED,
+  ATTENTION_SERVICE,
   ATTENTION_TIMER,
   type Hypervisor,
   reapDomains,
@@ -15,6 +16,7 @@ import {
 } from "@xenolith/core";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { Domain } from "./domain.ts";
+import type { ServiceCalls } from "./service-calls.ts";
 import type { TimerService } from "./timer-service.ts";
 
 /** Who is served. */
@@ -22,6 +24,7 @@ export interface AttentionParts {
   readonly hypervisor: Hypervisor;
   readonly events: Dom0Events;
   readonly timers: TimerService;
+  readonly services: ServiceCalls;
   /** Domains by slot. */
   readonly domains: ReadonlyMap<number, Domain>;
   /** A grant that the control domain has mapped was taken back. */
@@ -53,11 +56,12 @@ export class AttentionLoop {
   /** Serves what has been raised. */
   serve = (): void => {
     if (this.#closed) return;
-    const { hypervisor, events, timers, domains, onRevoked } = this.#parts;
+    const { hypervisor, events, timers, services, domains, onRevoked } = this.#parts;
     const bits = hypervisor.attention.take();
     if ((bits & ATTENTION_TIMER) !== 0) timers.service();
     if ((bits & ATTENTION_REQUEST) !== 0) this.#serveRequests();
     if ((bits & EVERYBODY) !== 0) for (const domain of domains.values()) domain.attend();
+    if ((bits & ATTENTION_SERVICE) !== 0) services.serve();
     if ((bits & ATTENTION_REVOKED) !== 0) onRevoked();
     if ((bits & ATTENTION_EVENT) !== 0) events.dispatch();
   };

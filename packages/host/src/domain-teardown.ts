@@ -23,10 +23,11 @@ export const dismantle = async (
   space: AddressSpace | undefined,
   stopThreads: () => Promise<void>,
 ): Promise<void> => {
-  const { hypervisor, spaces } = context;
+  const { hypervisor, services, spaces } = context;
   const { domains } = hypervisor;
   const generation = domains.generation[slot]!;
   beginDestroy(hypervisor, slot);
+  services.abandon(slot);
   await stopThreads();
   for (let waits = 0; !continueDestroy(hypervisor, slot, SLICE_FRAMES);) {
     const isWorking = WORKING_STAGES.includes(reapStage(hypervisor, slot));

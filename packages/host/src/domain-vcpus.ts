@@ -151,8 +151,9 @@ export class DomainVcpus {
 
   /** The thread has ended, by us or by itself. */
   #gone(vcpu: number, thread: VcpuThread, cause: unknown): void {
-    const { hypervisor, hostTable, pool, attend } = this.#context;
+    const { hypervisor, hostTable, pool, services, attend } = this.#context;
     const index = hypervisor.vcpus.index(this.#slot, vcpu);
+    services.abandon(this.#slot, vcpu);
     this.#threads.delete(vcpu);
     this.#cpuNsBefore.delete(thread);
     const heldLocks = vcpuThreadGone(hypervisor, index, thread.tag);

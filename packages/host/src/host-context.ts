@@ -11,6 +11,7 @@ import type { HostTable } from "./host-table.ts";
 import type { Machine } from "./machine.ts";
 import type { HostPolicy } from "./policy.ts";
 import type { RingFrames } from "./ring-frame.ts";
+import type { ServiceCalls } from "./service-calls.ts";
 import type { VcpuPool } from "./vcpu-pool.ts";
 import type { XenstoreService } from "./xenstore-service.ts";
 
@@ -35,6 +36,8 @@ export interface HostContext {
   /** Secret memory of the program, of guests and of keys. */
   readonly secrets: HostSecrets;
   readonly keys: HostKeys;
+  /** Hypercalls that this thread answers. */
+  readonly services: ServiceCalls;
   /** What the operator takes from domains. */
   readonly policy: HostPolicy;
   /** Looks at the attention word now. Called when a ring of the doorbell may have been lost. */

@@ -21,6 +21,7 @@ import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { HostPolicy } from "./policy.ts";
 import { RingFrames } from "./ring-frame.ts";
+import { ServiceCalls } from "./service-calls.ts";
 import { Shares } from "./shares.ts";
 import { TimerService } from "./timer-service.ts";
 import { VcpuPool } from "./vcpu-pool.ts";
@@ -68,7 +69,9 @@ export const openParts = (options: HostOptions): HostParts => {
   const domains = new Map<number, Domain>();
   const events = new Dom0Events(dom0, noteFault);
   const timers = new TimerService(hypervisor);
-  const attention = new AttentionLoop({ hypervisor, events, timers, domains, onRevoked: () => late.revoked() });
+  const services = new ServiceCalls(hypervisor, noteFault);
+  const onRevoked = (): void => late.revoked();
+  const attention = new AttentionLoop({ hypervisor, events, timers, services, domains, onRevoked });
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
@@ -92,6 +95,7 @@ export const openParts = (options: HostOptions): HostParts => {
     window: new Dom0Space(hypervisor, DOM0_SLOT, windowMemory),
     dmaView: new Dom0Space(hypervisor, dmaSlot(hypervisor.domains), dmaMemory),
     ringFrames,
+    services,
     policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
     secrets,
