@@ -9,6 +9,7 @@
 import { XenolithError } from "@xenolith/abi";
 import type { Hypervisor } from "@xenolith/core";
 import type { KeyService, KeyServiceOptions, ProcessIdentity } from "@xenolith/keys";
+import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostSecrets } from "./host-secrets.ts";
 
 /** How a host's key service is made: who starts helpers, limits, types of one's own. */
@@ -23,13 +24,15 @@ export const domainUid = (generation: number): number => DOMAIN_UID_FIRST + (gen
 
 /** See above. */
 export class HostKeys {
+  readonly #hypervisor: Hypervisor;
   readonly #secrets: HostSecrets;
   readonly #options: HostKeysOptions;
   #service: KeyService | undefined;
   #starting: Promise<KeyService> | undefined;
   #isClosed = false;
 
-  constructor(secrets: HostSecrets, options: HostKeysOptions = {}) {
+  constructor(hypervisor: Hypervisor, secrets: HostSecrets, options: HostKeysOptions = {}) {
+    this.#hypervisor = hypervisor;
     this.#secrets = secrets;
     this.#options = options;
   }
@@ -56,7 +59,8 @@ export class HostKeys {
   }
 
   /** Who a vCPU of a domain is for the service: a thread of the domain's user, without any capability. */
-  identityOf({ domains }: Hypervisor, slot: number): ProcessIdentity {
+  identityOf(slot: number): ProcessIdentity {
+    const { domains } = this.#hypervisor;
     const uid = domainUid(domains.generation[slot]!);
     return { pid: domains.domid[slot]!, uid, gid: uid, sysAdmin: false, setUid: false };
   }
@@ -74,8 +78,23 @@ export class HostKeys {
       this.#secrets.pool(),
     ]);
     if (this.#isClosed) throw closed();
-    this.#service = new Service({ ...this.#options, payloads: new SecretPayloadStore(pool.owner("keys")) });
+    const payloads = new SecretPayloadStore(pool.table(), (uid) => this.#ownerOf(pool, uid));
+    this.#service = new Service({ ...this.#options, payloads });
     return this.#service;
+  }
+
+  /**
+   * The owner of a user's payloads. A domain's is not the owner of its secret objects: a key that others have links to
+   * outlives the domain that made it, and its payload with it.
+   */
+  #ownerOf(pool: SecretPool, uid: number): SecretOwner {
+    const { domains, geometry } = this.#hypervisor;
+    for (let slot = 0; uid >= DOMAIN_UID_FIRST && slot < geometry.domainCountMax; slot += 1) {
+      const generation = domains.generation[slot]!;
+      if (domains.stateOf(slot) === "free" || domainUid(generation) !== uid) continue;
+      return pool.owner(`keys:domain:${domains.domid[slot]!}.${generation}`, this.#secrets.domainQuota);
+    }
+    return pool.owner(`keys:uid:${uid}`);
   }
 }
 

@@ -99,7 +99,7 @@ export const openParts = (options: HostOptions): HostParts => {
     policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
     secrets,
-    keys: new HostKeys(secrets, options.keys),
+    keys: new HostKeys(hypervisor, secrets, options.keys),
     attend: attention.serve,
     noteFault,
   };

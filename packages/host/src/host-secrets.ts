@@ -8,7 +8,7 @@ import type { PoolOptions, SecretOwner, SecretPool, SecretQuota } from "@xenolit
 
 /** How a host's secret memory is opened. */
 export interface HostSecretsOptions extends PoolOptions {
-  /** What each domain may have at most, payloads of its keys included; by default what the pool has. */
+  /** What each domain may have at most, and as much for payloads of its keys; by default what the pool has. */
   readonly domainQuota?: SecretQuota;
 }
 
@@ -24,6 +24,11 @@ export class HostSecrets {
   constructor(options: HostSecretsOptions | undefined, noteFault: (message: string) => void) {
     this.#options = options ?? {};
     this.#noteFault = noteFault;
+  }
+
+  /** What a domain may have. */
+  get domainQuota(): SecretQuota | undefined {
+    return this.#options.domainQuota;
   }
 
   /** The pool, if somebody has wanted one. */

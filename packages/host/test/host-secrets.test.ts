@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { XenolithError } from "@xenolith/abi";
 import { KEY_SPEC, settle } from "@xenolith/keys";
-import { DOMAIN_UID_FIRST, domainUid } from "../src/host-keys.ts";
+import { DOMAIN_UID_FIRST, domainUid, HostKeys } from "../src/host-keys.ts";
 import { HostSecrets } from "../src/host-secrets.ts";
-import { openHost } from "./support.ts";
+import { guest, openHost } from "./support.ts";
 
 const secrets = { policy: "degraded", underPressure: () => false } as const;
 
@@ -75,12 +75,48 @@ describe("keys of a host", () => {
     const program = keys.attach({ pid: process.pid, uid: 0, gid: 0 });
     await settle(keys.joinSession(program, null));
     const serial = await settle(keys.addKey(program, "user", "db:orders", Buffer.alloc(32, 1), KEY_SPEC.session));
-    const { slots } = pool.statistics();
+    const { slots, owners } = pool.statistics();
     const { maxKeys } = keys.limits;
     await host.close();
     assert.equal(keys, again);
     assert.ok(serial > 0);
+    assert.deepEqual(
+      owners.map(({ path }) => path),
+      ["keys:uid:0"],
+    );
     assert.deepEqual([slots, maxKeys, pool.statistics().slots], [1, 3, 0]);
+  });
+
+  it("of a domain are paid for by an owner of its own, which the next domain of that number is not", async () => {
+    const host = await openHost({ warmVcpuCount: 0 });
+    const { hypervisor } = host;
+    const holder = new HostSecrets({ ...secrets, domainQuota: { slots: 1 } }, () => {});
+    const keys = new HostKeys(hypervisor, holder);
+    const [pool, service] = await Promise.all([holder.pool(), keys.service()]);
+    const paths = (): string[] => pool.statistics().owners.map(({ path }) => path);
+    const image = guest(`(module (memory (export "memory") 1) (func (export "_start")))`);
+    const results: number[] = [];
+    const seen: string[] = [];
+    for (let times = 0; times < 2; times += 1) {
+      hypervisor.domains.serial[1] = 41;
+      const domain = await host.createDomain({ image });
+      const caller = service.attach(keys.identityOf(hypervisor.domains.slotOf(domain.domid)));
+      const add = (name: string, ring: number): Promise<number> =>
+        settle(service.addKey(caller, "user", name, Buffer.alloc(8, 1), ring));
+      results.push(await add("a", KEY_SPEC.process), await add("b", KEY_SPEC.process));
+      seen.push(`keys:domain:${domain.domid}.${domain.generation}`);
+      await domain.destroy();
+    }
+    const owners = paths();
+    service.close();
+    await host.close();
+    await holder.close();
+    assert.deepEqual(owners, seen);
+    assert.equal(new Set(seen).size, 2);
+    assert.deepEqual(
+      results.map((result) => Math.min(0, result)),
+      [0, -122, 0, -122],
+    );
   });
 
   it("have users for domains, of whom none is one of Linux and none is two domains", () => {

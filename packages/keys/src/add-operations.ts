@@ -56,7 +56,7 @@ export const addKey = (state: KeyState, process: Process, request: AddRequest): 
   if (type === undefined) return -ENODEV;
   if (type.instantiate === undefined || (text === "" && type.preparse === undefined)) return -EINVAL;
   if (!isKeyring(keyring)) return -ENOTDIR;
-  return withPreparsed(state, type, request.payload, (prepared) => {
+  return withPreparsed(state, { type, bytes: request.payload, uid: process.fsuid }, (prepared) => {
     const description = text === "" ? (prepared.description ?? "") : text;
     if (description === "") return -EINVAL;
     return createOrUpdate(state, process, { keyring, possessed, type, description, domain: "", prepared, request });
@@ -134,7 +134,7 @@ const updatePresent = (
     const built = outcome(state, key);
     if (built < 0) return built;
     // What was made of the payload before the wait is gone.
-    return withPreparsed(state, key.type, request.payload, (again) =>
+    return withPreparsed(state, { type: key.type, bytes: request.payload, uid: key.user.uid }, (again) =>
       updateKey(state, process, key, { possessed, prepared: again }),
     );
   });
@@ -165,7 +165,7 @@ export const update = (state: KeyState, process: Process, id: number, payload: U
   const { possessed } = state;
   const { type } = key;
   if (type.update === undefined) return -EOPNOTSUPP;
-  const result = withPreparsed(state, type, payload, (prepared) =>
+  const result = withPreparsed(state, { type, bytes: payload, uid: key.user.uid }, (prepared) =>
     updateKey(state, process, key, { possessed, prepared }),
   );
   return result < 0 ? result : 0;

@@ -146,7 +146,7 @@ export const createAuthority = (
   for (const each of authority.held) state.get(each);
   key.payload = authority;
   authority.key = key;
-  instantiateAndLink(state, key, unparsed(null), {});
+  instantiateAndLink(state, key, unparsed(null, key.uid), {});
   return key;
 };
 

@@ -18,7 +18,7 @@ export { KEY_SPEC } from "./lookup.ts";
 export { MemoryPayloadStore } from "./payload-store.ts";
 export type { PayloadStore, PayloadTarget } from "./payload-store.ts";
 export { SecretPayloadStore } from "./secret-payload-store.ts";
-export type { PayloadOwner, PayloadSecret } from "./secret-payload-store.ts";
+export type { PayloadOwner, PayloadTable } from "./secret-payload-store.ts";
 export { Pending, settle } from "./pending.ts";
 export type { Answer } from "./pending.ts";
 export {

@@ -19,25 +19,44 @@ import { isGone, type KeyState } from "./state.ts";
 const NO_BYTES = new Uint8Array(0);
 
 /** A payload that nothing has been made of yet. */
-export const unparsed = (bytes: Uint8Array | null): Preparsed => ({
+export const unparsed = (bytes: Uint8Array | null, uid: number): Preparsed => ({
   bytes: bytes ?? NO_BYTES,
+  uid,
   payload: undefined,
   description: undefined,
   quotaBytes: 0,
   expiry: NEVER,
 });
 
+/** A payload that is to be made something of: what it is for, and who pays for it. */
+interface Unparsed {
+  readonly type: KeyType;
+  readonly bytes: Uint8Array | null;
+  readonly uid: number;
+}
+
 /** Has the type make something of a payload, passes that on, and lets go of what was not taken over. */
 export const withPreparsed = (
   state: KeyState,
-  type: KeyType,
-  bytes: Uint8Array | null,
+  { type, bytes, uid }: Unparsed,
   use: (prepared: Preparsed) => number,
 ): number => {
-  const prepared = unparsed(bytes);
+  const prepared = unparsed(bytes, uid);
   if (type.preparse === undefined) return use(prepared);
-  const refusal = type.preparse(prepared, state.context);
-  if (refusal < 0) return refusal;
+  try {
+    const refusal = type.preparse(prepared, state.context);
+    return refusal < 0 ? refusal : usePreparsed(state, { type, prepared }, use);
+  } finally {
+    // A user whose first key was refused has no owner for payloads either.
+    if ((state.users.get(uid)?.keyCount ?? 0) === 0) state.payloads.forgetUser(uid);
+  }
+};
+
+const usePreparsed = (
+  state: KeyState,
+  { type, prepared }: { readonly type: KeyType; readonly prepared: Preparsed },
+  use: (prepared: Preparsed) => number,
+): number => {
   try {
     return use(prepared);
   } finally {
@@ -85,7 +104,7 @@ export const instantiateInto = (
   bytes: Uint8Array | null,
   options: { readonly keyring: Key | undefined; readonly authority: Key },
 ): number =>
-  withPreparsed(state, key.type, bytes, (prepared) => {
+  withPreparsed(state, { type: key.type, bytes, uid: key.user.uid }, (prepared) => {
     const { keyring } = options;
     if (keyring === undefined) return instantiateAndLink(state, key, prepared, options);
     if (!isKeyring(keyring)) return -ENOTDIR;

@@ -7,6 +7,8 @@ import type { Authority } from "./authority.ts";
 export interface Preparsed {
   /** The bytes that the caller gave, none for null. They are only valid during the operation. */
   readonly bytes: Uint8Array;
+  /** Who pays for what is kept of them: the owner of the key, as far as it is known. */
+  readonly uid: number;
   /** What the type made of them. Whoever takes it over sets it to undefined. */
   payload: unknown;
   /** The description that the type proposes when the caller gave none: a byte string. */
@@ -61,6 +63,8 @@ export interface KeyType {
   update?(key: Key, prepared: Preparsed, context: TypeContext): number;
   /** Decides how keys are compared with what is looked for. */
   matchPreparse?(match: Match): number;
+  /** The key is given to another user: its payload too, before anything is changed. Nothing is changed if that fails. */
+  changeUser?(key: Key, uid: number, context: TypeContext): number;
   /** Lets go of the payload of a key that was revoked. */
   revoke?(key: Key, context: TypeContext): void;
   /** Lets go of the payload of a key that is gone; only called for keys that were instantiated. */

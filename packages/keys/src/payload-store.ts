@@ -12,12 +12,16 @@ export interface PayloadTarget {
 
 /** Where the bytes of payloads are. A handle is a whole number of 0 or more and means nothing elsewhere. */
 export interface PayloadStore {
-  /** Keeps a copy of these bytes: its handle, or a negated error number (-ENOMEM). */
-  put(bytes: Uint8Array): number;
+  /** Keeps a copy of these bytes for a user: its handle, or a negated error number (-EDQUOT, -ENOMEM). */
+  put(bytes: Uint8Array, uid: number): number;
+  /** Gives a payload to another user: its handle from now on, or a negated error number, and it is as before. */
+  give(handle: number, uid: number): number;
   /** Copies the first `length` bytes behind the handle to the beginning of the target. */
   copyTo(handle: number, length: number, target: PayloadTarget): void;
   /** Forgets the bytes behind the handle and wipes them. */
   release(handle: number): void;
+  /** A user has no keys any more: nothing but its payloads, if it still has some, is to be kept of it. */
+  forgetUser(uid: number): void;
   /** Payloads that are kept. */
   readonly count: number;
 }
@@ -100,6 +104,14 @@ export class MemoryPayloadStore implements PayloadStore {
       return;
     }
     copy(slab.bytes, { from: (handle % CELLS_MAX) * slab.cellBytes, target, at: 0, length });
+  }
+
+  give(handle: number): number {
+    return handle;
+  }
+
+  forgetUser(): void {
+    // Nothing is kept by user here.
   }
 
   release(handle: number): void {

@@ -58,7 +58,7 @@ export const createRing = (state: KeyState, ring: NewRing): Key | number => {
   if (typeof keyring === "number") return keyring;
   startKeyring(state, keyring);
   const begun = ring.within === undefined ? 0 : beginLink(state, ring.within, keyring);
-  const result = begun < 0 ? begun : instantiateAndLink(state, keyring, unparsed(null), { keyring: ring.within });
+  const result = begun < 0 ? begun : instantiateAndLink(state, keyring, unparsed(null, uid), { keyring: ring.within });
   if (result === 0) return keyring;
   state.put(keyring);
   return result;

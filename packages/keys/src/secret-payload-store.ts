@@ -1,72 +1,90 @@
-import assert from "node:assert/strict";
 import { EDQUOT, EINVAL, ENOMEM } from "./errno.ts";
 import type { PayloadStore, PayloadTarget } from "./payload-store.ts";
 
-/** What this store needs of a secret: `Secret` of @xenolith/secrets has it. */
-export interface PayloadSecret {
-  readonly size: number;
-  copyFrom(source: Uint8Array): void;
-  copyTo(target: Uint8Array): number;
-  withBytes<T>(use: (bytes: Uint8Array<ArrayBuffer>) => T): T;
-  release(): void;
-}
-
 /** What this store needs of an owner: `SecretOwner` of @xenolith/secrets has it. */
 export interface PayloadOwner {
-  tryAllocate(size: number): PayloadSecret | { readonly code: string };
+  statistics(): { readonly slots: number };
+  close(): void;
+}
+
+/** What this store needs of a table: `SecretTable` of @xenolith/secrets has it. */
+export interface PayloadTable<Owner extends PayloadOwner> {
+  readonly count: number;
+  put(bytes: Uint8Array, owner: Owner): number | { readonly code: string };
+  give(handle: number, owner: Owner): number | { readonly code: string };
+  copyTo(handle: number, length: number, target: PayloadTarget): void;
+  release(handle: number): void;
 }
 
 /**
- * Payloads in secret memory. They come from one owner of a pool: its quota stands beside the quotas of users, which the
- * service keeps. The package keys stays usable alone; who wants this opens a pool:
- * `new KeyService({ payloads: new SecretPayloadStore(pool.owner("keys")) })`.
+ * Payloads in secret memory: each user is an owner of a pool, from its first payload until it has no keys any more. The
+ * quota of that owner stands beside the quota of keys, which counts other things: a big key charges 16 bytes to the latter.
  *
- * A `put` that the owner's quota or size limit forbids answers -EDQUOT or -EINVAL, any other refusal -ENOMEM.
+ * The package keys stays usable alone; who wants this opens a pool:
+ * `new KeyService({ payloads: new SecretPayloadStore(pool.table(), (uid) => pool.owner(`uid:${uid}`)) })`.
+ *
+ * What an owner's quota or the largest size forbids is -EDQUOT or -EINVAL; where the pool, RLIMIT_MEMLOCK or the kernel has
+ * no more it is -ENOMEM. Nothing has changed then.
  */
-export class SecretPayloadStore implements PayloadStore {
-  readonly #owner: PayloadOwner;
-  readonly #secrets: (PayloadSecret | undefined)[] = [];
-  readonly #unused: number[] = [];
+export class SecretPayloadStore<Owner extends PayloadOwner> implements PayloadStore {
+  readonly #table: PayloadTable<Owner>;
+  readonly #ownerOf: (uid: number) => Owner;
+  readonly #owners = new Map<number, Owner>();
+  /** Users without keys, of whom there are still payloads: of types that do not give them to a key's new user. */
+  readonly #leaving = new Set<number>();
 
-  constructor(owner: PayloadOwner) {
-    this.#owner = owner;
+  /** `ownerOf` makes the owner of a user; it is called again after that one was closed. */
+  constructor(table: PayloadTable<Owner>, ownerOf: (uid: number) => Owner) {
+    this.#table = table;
+    this.#ownerOf = ownerOf;
   }
 
   get count(): number {
-    return this.#secrets.length - this.#unused.length;
+    return this.#table.count;
   }
 
-  put(bytes: Uint8Array): number {
-    const secret = this.#owner.tryAllocate(bytes.length);
-    if ("code" in secret) return errorOf(secret.code);
-    secret.copyFrom(bytes);
-    const handle = this.#unused.pop() ?? this.#secrets.length;
-    this.#secrets[handle] = secret;
-    return handle;
+  put(bytes: Uint8Array, uid: number): number {
+    return numberOf(this.#table.put(bytes, this.#owner(uid)));
+  }
+
+  give(handle: number, uid: number): number {
+    return numberOf(this.#table.give(handle, this.#owner(uid)));
   }
 
   copyTo(handle: number, length: number, target: PayloadTarget): void {
-    const secret = this.#secretOf(handle);
-    assert(length <= secret.size && length <= target.length);
-    if (length === secret.size && target instanceof Uint8Array) secret.copyTo(target);
-    else secret.withBytes((bytes) => target.set(bytes.subarray(0, length)));
+    this.#table.copyTo(handle, length, target);
   }
 
   release(handle: number): void {
-    const secret = this.#secretOf(handle);
-    this.#secrets[handle] = undefined;
-    this.#unused.push(handle);
-    secret.release();
+    try {
+      this.#table.release(handle);
+    } finally {
+      if (this.#leaving.size > 0) for (const uid of this.#leaving) this.forgetUser(uid);
+    }
   }
 
-  #secretOf(handle: number): PayloadSecret {
-    const secret = this.#secrets[handle];
-    assert(secret !== undefined);
-    return secret;
+  forgetUser(uid: number): void {
+    const owner = this.#owners.get(uid);
+    if (owner === undefined) return;
+    if (owner.statistics().slots > 0) {
+      this.#leaving.add(uid);
+      return;
+    }
+    this.#leaving.delete(uid);
+    this.#owners.delete(uid);
+    owner.close();
+  }
+
+  #owner(uid: number): Owner {
+    let owner = this.#owners.get(uid);
+    if (owner === undefined) this.#owners.set(uid, (owner = this.#ownerOf(uid)));
+    else if (this.#leaving.size > 0) this.#leaving.delete(uid);
+    return owner;
   }
 }
 
-const errorOf = (code: string): number => {
-  if (code === "SECRET_QUOTA") return -EDQUOT;
-  return code === "INVALID_SIZE" ? -EINVAL : -ENOMEM;
+const numberOf = (result: number | { readonly code: string }): number => {
+  if (typeof result === "number") return result;
+  if (result.code === "SECRET_QUOTA") return -EDQUOT;
+  return result.code === "INVALID_SIZE" ? -EINVAL : -ENOMEM;
 };

@@ -157,15 +157,18 @@ export class KeyState {
     return 0;
   }
 
-  /** Moves a key, with what it counts for, to another owner: 0 or -EDQUOT. */
+  /** Moves a key, with what it counts for and its payload, to another owner: 0, -EDQUOT or what its type answers. */
   changeOwner(key: Key, uid: number): number {
     const previous = key.user;
     const next = this.user(uid);
-    if ((key.flags & KEY_IN_QUOTA) !== 0) {
-      if (!this.hasRoom(next, 1, key.quotaBytes)) {
-        this.#forgetUnused(next);
-        return -EDQUOT;
-      }
+    const counts = (key.flags & KEY_IN_QUOTA) !== 0;
+    const hasNoRoom = counts && !this.hasRoom(next, 1, key.quotaBytes);
+    const refusal = hasNoRoom ? -EDQUOT : (key.type.changeUser?.(key, uid, this.context) ?? 0);
+    if (refusal < 0) {
+      this.#forgetUnused(next);
+      return refusal;
+    }
+    if (counts) {
       next.quotaKeys += 1;
       next.quotaBytes += key.quotaBytes;
       previous.quotaKeys -= 1;
@@ -256,7 +259,9 @@ export class KeyState {
 
   /** A user without keys has no record; user 0 always has one. */
   #forgetUnused(user: UserRecord): void {
-    if (user.keyCount === 0 && user.uid !== 0) this.users.delete(user.uid);
+    if (user.keyCount > 0) return;
+    if (user.uid !== 0) this.users.delete(user.uid);
+    this.payloads.forgetUser(user.uid);
   }
 }
 

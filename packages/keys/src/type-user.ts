@@ -10,9 +10,9 @@ const BIG_BYTES_MAX = 2 ** 20;
 /** What a big key charges, whatever its size: it may be kept outside of memory. */
 const BIG_QUOTA_BYTES = 16;
 
-/** A payload as these types keep it: the handle, and how long it is, which the quota of a big key does not say. */
+/** A payload of a big key: the handle, and how long it is, which the quota does not say. */
 class StoredPayload {
-  readonly handle: number;
+  handle: number;
   readonly sizeBytes: number;
 
   constructor(handle: number, sizeBytes: number) {
@@ -26,7 +26,7 @@ const preparseUpTo =
   (prepared: Preparsed, context: TypeContext): number => {
     const size = prepared.bytes.length;
     if (size === 0 || size > bytesMax) return -EINVAL;
-    const handle = context.payloads.put(prepared.bytes);
+    const handle = context.payloads.put(prepared.bytes, prepared.uid);
     if (handle < 0) return handle;
     prepared.payload = handle;
     prepared.quotaBytes = quotaBytes(size);
@@ -43,7 +43,23 @@ const freePreparse = (prepared: Preparsed, context: TypeContext): void => {
   prepared.payload = undefined;
 };
 
+/** Gives what is kept to a user: 0, or a negated error number, and it is as before. */
+const giveTo = (holder: { payload: unknown }, uid: number, { payloads }: TypeContext): number => {
+  const { payload } = holder;
+  const handle = payload instanceof StoredPayload ? payload.handle : payload;
+  if (typeof handle !== "number") return 0;
+  const given = payloads.give(handle, uid);
+  if (given < 0) return given;
+  if (payload instanceof StoredPayload) payload.handle = given;
+  else holder.payload = given;
+  return 0;
+};
+
 const attach = (key: Key, prepared: Preparsed, context: TypeContext): number => {
+  // Who updates another's key has its owner pay.
+  const isOthers = prepared.uid !== key.user.uid;
+  const given = isOthers ? giveTo(prepared, key.user.uid, context) : 0;
+  if (given < 0) return given;
   const refusal = context.reserve(key, prepared.quotaBytes);
   if (refusal < 0) return refusal;
   key.payload = prepared.payload;
@@ -58,6 +74,9 @@ const update = (key: Key, prepared: Preparsed, context: TypeContext): number => 
   release(previous, context);
   return 0;
 };
+
+const changeUser = (key: Key, uid: number, context: TypeContext): number =>
+  key.state === POSITIVE ? giveTo(key, uid, context) : 0;
 
 const drop = (key: Key, context: TypeContext): void => {
   release(key.payload, context);
@@ -85,6 +104,7 @@ const shared = {
   freePreparse,
   instantiate: attach,
   update,
+  changeUser,
   revoke,
   destroy: drop,
   describe: (key: Key): string =>

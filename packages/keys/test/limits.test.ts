@@ -30,6 +30,8 @@ describe("limits", () => {
     let isFull = false;
     const store: PayloadStore = {
       put: (payload) => (isFull ? -keyErrno.ENOMEM : payloads.put(payload)),
+      give: (handle) => (isFull ? -keyErrno.ENOMEM : handle),
+      forgetUser: () => undefined,
       copyTo: (handle, length, target) => payloads.copyTo(handle, length, target),
       release: (handle) => payloads.release(handle),
       get count() {
@@ -47,6 +49,9 @@ describe("limits", () => {
         assert.equal(errorOf(service.addKey(process, "big_key", "l", bytes("v"), SESSION)), "ENOMEM");
         assert.equal(errorOf(service.update(process, key, bytes("new"))), "ENOMEM");
         assert.equal(readText(service, process, key), "old");
+        const root = service.attach({ pid: 2, uid: 0, gid: 0 });
+        ok(service.setPermissions(process, key, 0x3f3f3f3f));
+        assert.equal(errorOf(service.chown(root, key, 1234, -1)), "ENOMEM");
         assert.equal(service.procKeyUsers(), before);
       },
       { payloads: store },

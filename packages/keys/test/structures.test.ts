@@ -81,7 +81,7 @@ describe("payloads in memory", () => {
       if (kept.length < 50 || random.chance(0.5)) {
         const payload = new Uint8Array(random.pick([1, 15, 16, 17, 32, 100, 1000, 1025, 5000, 32_768, 40_000]));
         payload.fill(1 + random.below(255));
-        kept.push({ handle: store.put(payload), payload });
+        kept.push({ handle: store.put(payload, 1000), payload });
       } else {
         const [taken] = kept.splice(random.below(kept.length), 1);
         const target = new Uint8Array(taken!.payload.length);

@@ -12,4 +12,5 @@ export { SecretRegion } from "./region.ts";
 export { Secret } from "./secret.ts";
 export { formatSecretMetrics } from "./statistics.ts";
 export { SecretTable } from "./table.ts";
+export type { SecretTarget } from "./table.ts";
 export type { OwnerStatistics, PoolStatistics } from "./statistics.ts";

@@ -21,6 +21,13 @@ interface Found extends SecretPlace {
   readonly tag: Tag;
 }
 
+/** Where bytes of a secret go: a Uint8Array, or anything else that takes them. */
+export interface SecretTarget {
+  readonly length: number;
+  /** The bytes are lent for the call. */
+  set(bytes: Uint8Array): void;
+}
+
 /**
  * Secrets by number, for programs that keep very many: nothing of the JavaScript heap belongs to one of them. Who has it
  * and how long it is stands in the mark at the end of its slot, behind the secret, so a wrong number is refused.
@@ -92,11 +99,12 @@ export class SecretTable implements Disposable {
   }
 
   /**
-   * Copies the first `length` bytes of a secret to the beginning of memory of yours, which you wipe.
+   * Copies the first `length` bytes of a secret to the beginning of memory of yours, which you wipe; or lends them to
+   * another kind of target, once, whose view is empty afterwards.
    *
    * @throws XenolithError `SECRET_RELEASED` for a number that is none; `INVALID_SIZE` when it or the target has fewer.
    */
-  copyTo(number: number, length: number, target: Uint8Array): void {
+  copyTo(number: number, length: number, target: SecretTarget): void {
     const { offset, chunk, tag } = this.#find(number);
     if (!Number.isSafeInteger(length) || length < 0 || length > tag.size || length > target.length) {
       throw new XenolithError(
@@ -104,7 +112,12 @@ export class SecretTable implements Disposable {
         `${length} bytes of a secret of ${tag.size} for a target of ${target.length}`,
       );
     }
-    const { bytes } = chunk.space;
+    const { space } = chunk;
+    if (!(target instanceof Uint8Array)) {
+      space.lend(offset, length, (view) => target.set(view));
+      return;
+    }
+    const { bytes } = space;
     if (length > LOOP_BYTES_MAX) target.set(bytes.subarray(offset, offset + length));
     else for (let at = 0; at < length; at += 1) target[at] = bytes[offset + at]!;
   }

@@ -94,6 +94,23 @@ describe("a table of secrets", () => {
     refused(() => read(table, numbers[0]!), "SECRET_RELEASED");
   });
 
+  it("lends its bytes to a target that is no array, for the call only", () => {
+    using pool = openPool();
+    using owner = pool.owner("one");
+    const table = pool.table();
+    const number = put(table, Buffer.from("correct horse"), owner);
+    let kept: Uint8Array | undefined;
+    let seen = "";
+    const set = (bytes: Uint8Array): void => {
+      kept = bytes;
+      seen += Buffer.from(bytes).toString();
+    };
+    table.copyTo(number, 7, { length: 7, set });
+    assert.deepEqual([seen, kept?.length], ["correct", 0]);
+    refused(() => table.copyTo(number, 8, { length: 7, set }), "INVALID_SIZE");
+    assert.equal(read(table, number).toString(), "correct horse");
+  });
+
   it("knows its own numbers only", () => {
     using pool = openPool();
     using owner = pool.owner("one");

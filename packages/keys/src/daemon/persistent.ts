@@ -114,7 +114,7 @@ const restoreKey = (state: KeyState, { type: name, payload, ...saved }: SavedKey
   if (typeof key === "number") return undefined;
   if (type === keyringType) startKeyring(state, key);
   const bytes = type === keyringType ? null : payload;
-  const result = withPreparsed(state, type, bytes, (prepared) => instantiateAndLink(state, key, prepared, {}));
+  const result = withPreparsed(state, { type, bytes, uid }, (prepared) => instantiateAndLink(state, key, prepared, {}));
   if (result === 0) return key;
   state.put(key);
   return undefined;
