@@ -15,6 +15,8 @@ const SHARED = PAGE;
 const OWN = FILE_BYTES / 2;
 const WINDOW = 0x4000_0000;
 const WINDOW_BYTES = 2 ** 26;
+/** Where pages go: with reserved addresses on both sides, as in a guest, so that the kernel splits and merges the same. */
+const PLACE = WINDOW + WINDOW_BYTES / 2;
 /** Agreement of the two threads, in the memory's ordinary part. */
 const CONTROL = 64;
 const COPY_FROM = 0x10_0000;
@@ -29,7 +31,7 @@ const program = assembleGuest(`(module
       (br_if $again (local.tee $count (i32.sub (local.get $count) (i32.const 1)))))
     (local.get $sum))
   (func (export "follow") (param $count i32) (local $index i32) (local $at i32)
-    (local.set $at (i32.const ${WINDOW}))
+    (local.set $at (i32.const ${PLACE}))
     (loop $next
       (drop (i32.load (local.get $at)))
       (local.set $index (i32.add (local.get $index) (i32.const 1)))
@@ -93,8 +95,8 @@ export const mapOne = (turns: number): number => {
   let failed = 0;
   const elapsedNs = timed(() => {
     for (let turn = 0; turn < turns; turn += 1) {
-      failed |= mapFrames(base + WINDOW, PAGE, PROT_READ_WRITE, fd, SHARED);
-      failed |= reserve(base + WINDOW, PAGE);
+      failed |= mapFrames(base + PLACE, PAGE, PROT_READ_WRITE, fd, SHARED);
+      failed |= reserve(base + PLACE, PAGE);
     }
   });
   assert.equal(failed, 0);
@@ -114,11 +116,11 @@ export const mapRun = (count: number, step: number, isTouched: boolean, turns: n
     times.map += timed(() => {
       for (let call = 0; call < calls; call += 1) {
         const offset = SHARED + call * step * PAGE;
-        failed |= mapFrames(base + WINDOW + call * lengthBytes, lengthBytes, PROT_READ_WRITE, fd, offset);
+        failed |= mapFrames(base + PLACE + call * lengthBytes, lengthBytes, PROT_READ_WRITE, fd, offset);
       }
     });
-    if (isTouched) times.touch += timed(() => assert.equal(bare.read(WINDOW, count), count));
-    times.unmap += timed(() => (failed |= reserve(base + WINDOW, count * PAGE)));
+    if (isTouched) times.touch += timed(() => assert.equal(bare.read(PLACE, count), count));
+    times.unmap += timed(() => (failed |= reserve(base + PLACE, count * PAGE)));
   }
   assert.equal(failed, 0);
   return times;
@@ -128,9 +130,9 @@ export const mapRun = (count: number, step: number, isTouched: boolean, turns: n
 export const arm = (count: number, isWritable: boolean): void => {
   const protection = isWritable ? PROT_READ_WRITE : PROT_READ;
   for (let index = 0; index < count; index += 1) {
-    assert.equal(mapFrames(base + WINDOW + index * PAGE, PAGE, protection, fd, SHARED + index * PAGE), 0);
+    assert.equal(mapFrames(base + PLACE + index * PAGE, PAGE, protection, fd, SHARED + index * PAGE), 0);
   }
-  assert.equal(bare.read(WINDOW, count), count);
+  assert.equal(bare.read(PLACE, count), count);
 };
 
 /**
@@ -145,7 +147,7 @@ export const revoke = (count: number, isWritable: boolean, hasReader: boolean): 
   for (let index = 0; index < count; index += 1) {
     if (hasReader) bare.await(index + 1);
     const start = hasReader ? now() : begin;
-    failed |= mapFrames(base + WINDOW + index * PAGE, PAGE, protection, fd, isWritable ? OWN + index * PAGE : 0);
+    failed |= mapFrames(base + PLACE + index * PAGE, PAGE, protection, fd, isWritable ? OWN + index * PAGE : 0);
     if (hasReader) sum += Number(now() - start);
   }
   const elapsedNs = hasReader ? sum : Number(now() - begin);
@@ -159,7 +161,7 @@ export const follow = (count: number): void => bare.follow(count);
 
 /** Takes the pages of `arm` away. */
 export const disarm = (count: number): void => {
-  assert.equal(reserve(base + WINDOW, count * PAGE), 0);
+  assert.equal(reserve(base + PLACE, count * PAGE), 0);
 };
 
 /** Copies `bytes` bytes, `turns` times. */
