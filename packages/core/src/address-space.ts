@@ -8,7 +8,7 @@
  */
 import { ENOSPC } from "@xenolith/abi";
 import assert from "node:assert/strict";
-import { awaitReaders } from "./gate.ts";
+import { awaitReaders, GATE_READ } from "./gate.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import {
   isGuestWritable,
@@ -151,8 +151,13 @@ const place = (hypervisor: Hypervisor, slot: number, placement: Placement, isOne
 };
 
 /** No vCPU of the domain reads a frame any more whose entry was changed before. */
-const awaitReadersOf = ({ domains, vcpus, platform }: Hypervisor, slot: number): void => {
-  awaitReaders(vcpus.gate, vcpus.index(slot, 0), domains.vcpuCount[slot]!, platform);
+const awaitReadersOf = ({ domains, vcpus, platform, words }: Hypervisor, slot: number): void => {
+  const first = vcpus.index(slot, 0);
+  for (let index = first; index < first + domains.vcpuCount[slot]!; index += 1) {
+    // Changes nothing, but as one of those that change the word: see there.
+    const gate = words.and(vcpus.gateStart + index * 4, -1);
+    if ((gate & GATE_READ) !== 0) awaitReaders(vcpus.gate, index, 1, platform);
+  }
 };
 
 /** Changes the page table, if there is one. */

@@ -66,9 +66,10 @@ export class FrameTable {
   readonly totals: Int32Array;
   /** What each domain is told about its address space. */
   readonly memoryMaps: MemoryMapTable;
-  /** Where `refs` and `writable` begin in the control buffer, in bytes. */
+  /** Where `refs`, `writable` and `totals` begin in the control buffer, in bytes. */
   readonly refsStart: number;
   readonly writableStart: number;
+  readonly totalsStart: number;
   /** Rows. */
   readonly count: number;
   readonly framesPerBank: number;
@@ -89,6 +90,7 @@ export class FrameTable {
     this.order = arena.u8(count);
     this.freeHead = arena.u32(FRAME_ORDER_COUNT);
     this.totals = arena.i32(4);
+    this.totalsStart = this.totals.byteOffset;
     this.memoryMaps = new MemoryMapTable(arena, geometry);
   }
 }

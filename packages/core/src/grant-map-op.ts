@@ -59,11 +59,16 @@ export const mapGrantOp = (cpu: Cpu, array: number, count: number): number => {
 
 const mapSlice = (cpu: Cpu, slice: MapSlice, address: number, count: number): number => {
   const { batch } = slice;
-  if (cpu.memory.copyFromGuest(address, slice.bytes(count)) !== 0) return mapApart(cpu, slice, address, count);
+  const { memory } = cpu;
+  const isFetched = count === 1 && memory.fetchWords(address, slice.words, ENTRY_WORDS);
+  if (!isFetched && memory.copyFromGuest(address, slice.bytes(count)) !== 0) {
+    return mapApart(cpu, slice, address, count);
+  }
   decode(slice, count);
   mapBatch(cpu.hypervisor, cpu.slot, batch, count);
   encode(slice, count);
-  if (cpu.memory.copyToGuest(address, slice.bytes(count)) === 0) return 0;
+  if (count === 1 && memory.storeWords(address, slice.words, ENTRY_WORDS)) return 0;
+  if (memory.copyToGuest(address, slice.bytes(count)) === 0) return 0;
   return storeApart(cpu, slice, address, count);
 };
 

@@ -55,7 +55,8 @@ const unmapList = (cpu: Cpu, array: number, count: number, isReplace: boolean): 
 
 const unmapSlice = (cpu: Cpu, slice: UnmapSlice, address: number, count: number, isReplace: boolean): number => {
   const { batch } = slice;
-  if (cpu.memory.copyFromGuest(address, slice.bytes(count)) !== 0) {
+  const isFetched = count === 1 && cpu.memory.fetchWords(address, slice.words, ENTRY_WORDS);
+  if (!isFetched && cpu.memory.copyFromGuest(address, slice.bytes(count)) !== 0) {
     for (let index = 0; index < count && count > 1; index += 1) {
       if (unmapSlice(cpu, slice, address + index * ENTRY_BYTES, 1, isReplace) !== 0) return -EFAULT;
     }

@@ -116,6 +116,31 @@ export class GuestMemory {
     return isAllowed;
   }
 
+  /**
+   * Copies `count` words at `address` to the start of `target`: quicker than `copyFromGuest` for a few of them. False:
+   * they are not readable, or not aligned words of one page, which the caller tries otherwise.
+   */
+  fetchWords(address: number, target: Uint32Array, count: number): boolean {
+    if (!this.#areWords(address, count)) return false;
+    this.#locks.acquire(this.#lock);
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    const isAllowed = ((P2M_READABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+    if (isAllowed) copyWords(this.#wordsOf(entry), this.#wordAt(entry, address), target, 0, count);
+    this.#locks.release(this.#lock);
+    return isAllowed;
+  }
+
+  /** The other way: copies the first `count` words of `source` to `address`. False: as there, and nothing is written. */
+  storeWords(address: number, source: Uint32Array, count: number): boolean {
+    if (!this.#areWords(address, count)) return false;
+    this.#locks.acquire(this.#lock);
+    const entry = this.#entries[this.#base + (address >>> 12)]!;
+    const isAllowed = ((P2M_WRITABLE_TYPES >>> (entry & 15)) & 1) !== 0;
+    if (isAllowed) copyWords(source, 0, this.#wordsOf(entry), this.#wordAt(entry, address), count);
+    this.#locks.release(this.#lock);
+    return isAllowed;
+  }
+
   /** The byte at `address`, or -1. */
   readU8(address: number): number {
     return this.#read(address, 1);
@@ -296,6 +321,21 @@ export class GuestMemory {
       bytes += FRAME_BYTES;
     }
     return Math.min(bytes, sizeBytes);
+  }
+
+  #areWords(address: number, count: number): boolean {
+    const inPage = address & (FRAME_BYTES - 1);
+    return (address & 3) === 0 && inPage + count * 4 <= FRAME_BYTES && this.#isAddress(address);
+  }
+
+  /** The words of the bank in which the frame of a p2m entry is. */
+  #wordsOf(entry: number): Uint32Array {
+    return this.#words[entry >>> (4 + this.#bankShift)]!;
+  }
+
+  /** Place among them of the word at `address`, which is in that frame. */
+  #wordAt(entry: number, address: number): number {
+    return (((entry >>> 4) & this.#bankMask) << WORDS_SHIFT) | ((address & (FRAME_BYTES - 1)) >>> 2);
   }
 
   #isAddress(address: number): boolean {

@@ -106,11 +106,11 @@ export const vmaDelta = (
  * of the kernel's. A negative `delta` always succeeds.
  */
 export const chargeVmas = (hypervisor: Hypervisor, slot: number, delta: number, urgent: boolean): boolean => {
-  const { domains, frames, geometry } = hypervisor;
+  const { domains, frames, geometry, words } = hypervisor;
   const reserve = domains.spaceBase[slot] === 0 ? Infinity : geometry.vmaReserve;
   const limit = urgent ? geometry.vmaLimit + reserve : geometry.vmaLimit;
   if (delta > 0 && !urgent && domains.vmaCount[slot]! + delta > domains.vmaBudget[slot]!) return false;
-  const before = Atomics.add(frames.totals, TOTAL_VMAS, delta);
+  const before = words.sub(frames.totalsStart + TOTAL_VMAS * 4, -delta);
   if (delta > 0 && before + delta > limit) {
     Atomics.sub(frames.totals, TOTAL_VMAS, delta);
     return false;

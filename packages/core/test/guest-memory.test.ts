@@ -59,6 +59,27 @@ describe("guest memory", () => {
     assert.ok(memory.store(8 * PAGE, 1));
     assert.equal(memory.readU8(8 * PAGE), 77);
   });
+  it("fetches and stores words of one page, and leaves what is not that to others", () => {
+    const { memory, world, guest } = setUp();
+    const words = new Uint32Array(4).fill(7);
+    assert.ok(memory.fetchWords(PAGE - 8, words, 2));
+    const bytes = Uint8Array.from({ length: 8 }, (_, index) => (PAGE - 8 + index) % 251);
+    assert.deepEqual(words, Uint32Array.of(...new Uint32Array(bytes.buffer), 7, 7));
+    assert.ok(memory.storeWords(8 * PAGE, words, 3));
+    assert.deepEqual(
+      [0, 4, 8, 12].map((at) => memory.readU32(8 * PAGE + at)),
+      [words[0], words[1], 7, 0],
+    );
+    hookAs(world, guest, 1, p2mMfn(world.hypervisor.p2m.get(guest.slot, 1)), P2M_RAM_RO);
+    const before = memory.readU32(PAGE);
+    for (const address of [2, PAGE - 4, 4 * PAGE, 2 ** 32, -4, 0.5]) {
+      assert.equal(memory.fetchWords(address, words, 2), false, `${address}`);
+      assert.equal(memory.storeWords(address, words, 2), false, `${address}`);
+    }
+    assert.ok(memory.fetchWords(PAGE, words, 2));
+    assert.equal(memory.storeWords(PAGE, Uint32Array.of(0, 0), 2), false);
+    assert.equal(memory.readU32(PAGE), before);
+  });
   it("copies exactly the bytes asked for, whatever the pages behind them", () => {
     const { memory } = setUp();
     const expected = Uint8Array.from({ length: 4 * PAGE }, (_, index) => index % 251);
