@@ -196,6 +196,7 @@ export class DomainLife {
     this.#parts.stdio.finish();
     this.#parts.console.finish();
     await this.#parts.context.xenstore.release(this.#domid);
+    this.#parts.context.keys.keyrings.end(this.#parts.slot);
     this.#parts.context.secrets.release(this.#domid);
   }
 

@@ -18,6 +18,7 @@ import { type ActionOptions, bounded, checkBounds } from "./action.ts";
 import { type CallResult, DomainCalls } from "./domain-calls.ts";
 import type { ConsoleStream } from "./console-stream.ts";
 import type { DomainExit } from "./domain-exit.ts";
+import { DomainKeys } from "./keys/domain-keys.ts";
 import { DomainLife } from "./domain-life.ts";
 import { DomainMemory } from "./domain-memory.ts";
 import { FRAME_BYTES } from "./mmu.ts";
@@ -52,6 +53,7 @@ export class Domain implements AsyncDisposable {
   readonly #life: DomainLife;
   readonly #calls: DomainCalls;
   readonly #limits: DomainMemory;
+  readonly #keys: DomainKeys;
   #isInitialised = false;
 
   /** Only `Host` makes domains. */
@@ -65,6 +67,11 @@ export class Domain implements AsyncDisposable {
     this.#life = new DomainLife(parts, this.events, (report) => this.#settle(report));
     this.#limits = new DomainMemory(parts.context.hypervisor, this);
     this.#calls = new DomainCalls(parts.image.image.manifest, (command) => this.#life.command(command));
+    this.#keys = new DomainKeys(async () => {
+      const { keys } = parts.context;
+      const service = await keys.service();
+      return { service, keyrings: keys.keyrings.of(this.#life.liveSlot("keys"), service) };
+    });
     this.events.on("exit", (exit) => this.#endCalls(exit));
   }
 
@@ -218,6 +225,11 @@ export class Domain implements AsyncDisposable {
   write(address: number, bytes: Uint8Array): void {
     this.#checkRange(address, bytes.length);
     if (this.#memory.copyToGuest(address, bytes) !== 0) throw this.#notPopulated("write", address, bytes.length);
+  }
+
+  /** Keys that it is given. */
+  get keys(): DomainKeys {
+    return this.#keys;
   }
 
   /** Its memory limits, and who else may change them. */

@@ -8,33 +8,59 @@
  */
 import { XenolithError } from "@xenolith/abi";
 import type { Hypervisor } from "@xenolith/core";
-import type { KeyService, KeyServiceOptions, ProcessIdentity } from "@xenolith/keys";
+import type { KeyService, KeyServiceOptions, UpcallActor } from "@xenolith/keys";
 import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostSecrets } from "./host-secrets.ts";
+import type { KeyBuilder } from "./keys/key-builder.ts";
+import type { KeyProgram } from "./keys/key-program.ts";
+import { DOMAIN_UID_FIRST, domainUid, KeyringTable } from "./keys/keyring-table.ts";
 
-/** How a host's key service is made: who starts helpers, limits, types of one's own. */
-export type HostKeysOptions = Omit<KeyServiceOptions, "payloads">;
+/** How a host's key service is made: who builds keys, limits, types of one's own. */
+export interface HostKeysOptions extends Omit<KeyServiceOptions, "payloads"> {
+  /**
+   * Who builds the keys that domains, or the program itself, ask for and do not have: a function, or a program that is
+   * called as the kernel calls request-key(8). Instead of `upcall`, for which one starts helpers oneself.
+   */
+  readonly requestKey?: KeyBuilder | KeyProgram;
+}
 
-/** The first of 2^31 - 2 user numbers of domains. (2^32 - 1 stands for "unchanged" in system calls.) */
-export const DOMAIN_UID_FIRST = 0x8000_0000;
-const DOMAIN_UID_COUNT = 0x7fff_fffe;
+/** Throws XenolithError `INVALID_ARGUMENT` for options that contradict each other. */
+export const checkKeysOptions = ({ requestKey, upcall }: HostKeysOptions = {}): void => {
+  if (requestKey !== undefined && upcall !== undefined)
+    throw new XenolithError("INVALID_ARGUMENT", "keys: either requestKey or upcall builds keys, not both");
+  if (requestKey === undefined || typeof requestKey === "function") return;
+  const [file = ""] = requestKey.program;
+  if (!file.startsWith("/"))
+    throw new XenolithError("INVALID_ARGUMENT", `keys: the program ${JSON.stringify(file)} is no absolute path`);
+};
 
-/** The user number of the domain with this serial of creation. */
-export const domainUid = (generation: number): number => DOMAIN_UID_FIRST + (generation % DOMAIN_UID_COUNT);
+/** What it works with. */
+export interface HostKeysParts {
+  readonly hypervisor: Hypervisor;
+  readonly secrets: HostSecrets;
+  /** Name of the domain in a slot. */
+  readonly nameOf: (slot: number) => string;
+  readonly noteFault: (message: string) => void;
+}
 
 /** See above. */
 export class HostKeys {
   readonly #hypervisor: Hypervisor;
   readonly #secrets: HostSecrets;
   readonly #options: HostKeysOptions;
+  readonly #noteFault: (message: string) => void;
+  /** Keyrings of domains. */
+  readonly keyrings: KeyringTable;
   #service: KeyService | undefined;
   #starting: Promise<KeyService> | undefined;
   #isClosed = false;
 
-  constructor(hypervisor: Hypervisor, secrets: HostSecrets, options: HostKeysOptions = {}) {
-    this.#hypervisor = hypervisor;
-    this.#secrets = secrets;
+  constructor(parts: HostKeysParts, options: HostKeysOptions = {}) {
+    this.#hypervisor = parts.hypervisor;
+    this.#secrets = parts.secrets;
+    this.#noteFault = parts.noteFault;
     this.#options = options;
+    this.keyrings = new KeyringTable(parts.hypervisor, parts.nameOf);
   }
 
   /** The service, if somebody has wanted one. */
@@ -58,13 +84,6 @@ export class HostKeys {
     }
   }
 
-  /** Who a vCPU of a domain is for the service: a thread of the domain's user, without any capability. */
-  identityOf(slot: number): ProcessIdentity {
-    const { domains } = this.#hypervisor;
-    const uid = domainUid(domains.generation[slot]!);
-    return { pid: domains.domid[slot]!, uid, gid: uid, sysAdmin: false, setUid: false };
-  }
-
   /** Ends the service, after all domains: requests and waits answer -EINTR, payloads are wiped. */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -78,8 +97,11 @@ export class HostKeys {
       this.#secrets.pool(),
     ]);
     if (this.#isClosed) throw closed();
+    const { requestKey: _, ...options } = this.#options;
     const payloads = new SecretPayloadStore(pool.table(), (uid) => this.#ownerOf(pool, uid));
-    this.#service = new Service({ ...this.#options, payloads });
+    const upcall = await this.#upcalls();
+    if (this.#isClosed) throw closed();
+    this.#service = new Service({ ...options, payloads, ...(upcall === undefined ? {} : { upcall }) });
     return this.#service;
   }
 
@@ -95,6 +117,29 @@ export class HostKeys {
       return pool.owner(`keys:domain:${domains.domid[slot]!}.${generation}`, this.#secrets.domainQuota);
     }
     return pool.owner(`keys:uid:${uid}`);
+  }
+
+  /** Who is told of keys that are not there; undefined for nobody. */
+  async #upcalls(): Promise<UpcallActor | undefined> {
+    const { requestKey, upcall } = this.#options;
+    if (requestKey === undefined && upcall === undefined) return undefined;
+    const { DomainUpcalls } = await import("./keys/domain-upcalls.ts");
+    const actor = requestKey === undefined ? upcall! : await this.#actor(requestKey);
+    return new DomainUpcalls(actor, (uid) => this.keyrings.ofUser(uid));
+  }
+
+  async #actor(requestKey: KeyBuilder | KeyProgram): Promise<UpcallActor> {
+    const { BuilderActor } = await import("./keys/key-builder.ts");
+    return new BuilderActor(typeof requestKey === "function" ? requestKey : await this.#program(requestKey), {
+      service: () => this.#service!,
+      domainOf: (uid) => this.keyrings.ofUser(uid)?.facts,
+      noteFault: this.#noteFault,
+    });
+  }
+
+  async #program(program: KeyProgram): Promise<KeyBuilder> {
+    const { programBuilder } = await import("./keys/key-program.ts");
+    return programBuilder(program, async () => (await this.#secrets.pool()).owner("keys"));
   }
 }
 

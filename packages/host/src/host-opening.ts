@@ -2,7 +2,7 @@
  * Puts the parts of a host together.
  */
 import { addonPath, exitGuard, platformRefusal, thisPlatform } from "@xenolith/sys";
-import { XenolithError } from "@xenolith/abi";
+import { __HYPERVISOR_key_op, XenolithError } from "@xenolith/abi";
 import { DOM0_SLOT, dmaSlot, Hypervisor, initialise } from "@xenolith/core";
 import { AddressSpacePool } from "./address-space-pool.ts";
 import { AttentionLoop } from "./attention-loop.ts";
@@ -11,12 +11,14 @@ import { Dom0Events } from "./dom0-events.ts";
 import { createSoftSpace, Dom0Space } from "./dom0-space.ts";
 import { HostGrants } from "./grants.ts";
 import type { HostContext } from "./host-context.ts";
-import { HostKeys } from "./host-keys.ts";
+import { checkKeysOptions, HostKeys, type HostKeysOptions, type HostKeysParts } from "./host-keys.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
 import { HostSecrets } from "./host-secrets.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
 import { turnOffDeoptimisation } from "./image.ts";
 import { fastBank, Machine } from "./machine.ts";
+import { KeyOp } from "./keys/key-op.ts";
+import { secretPagesOf } from "./keys/secret-pages.ts";
 import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { HostPolicy } from "./policy.ts";
@@ -53,6 +55,7 @@ export const openParts = (options: HostOptions): HostParts => {
   if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
   const warmCount = warmCountOf(options);
   const policy = new HostPolicy(options.policy);
+  checkKeysOptions(options.keys);
   turnOffDeoptimisation();
   const geometry = geometryOf(options);
   const windowMemory = createSoftSpace();
@@ -70,8 +73,8 @@ export const openParts = (options: HostOptions): HostParts => {
   const events = new Dom0Events(dom0, noteFault);
   const timers = new TimerService(hypervisor);
   const services = new ServiceCalls(hypervisor, noteFault);
-  const onRevoked = (): void => late.revoked();
-  const attention = new AttentionLoop({ hypervisor, events, timers, services, domains, onRevoked });
+  const loop = { hypervisor, events, timers, services, domains, onRevoked: () => late.revoked() };
+  const attention = new AttentionLoop(loop);
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
@@ -79,9 +82,7 @@ export const openParts = (options: HostOptions): HostParts => {
     { storage, hostTable, bankFds, bankBases, softBases, epochNs, addonPath: addonPath(), exitGuard: exitGuard() },
     warmCount,
   );
-  late.recover = () => {
-    for (const tag of pool.deadTags()) hypervisor.locks.recover(tag);
-  };
+  late.recover = () => pool.deadTags().forEach((tag) => hypervisor.locks.recover(tag));
   const ringFrames = new RingFrames(hypervisor);
   const secrets = new HostSecrets(options.secrets, noteFault);
   const context: HostContext = {
@@ -99,7 +100,7 @@ export const openParts = (options: HostOptions): HostParts => {
     policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
     secrets,
-    keys: new HostKeys(hypervisor, secrets, options.keys),
+    keys: openKeys({ hypervisor, secrets, services, domains, noteFault }, options.keys),
     attend: attention.serve,
     noteFault,
   };
@@ -108,6 +109,22 @@ export const openParts = (options: HostOptions): HostParts => {
   // What was raised before there was somebody to ring.
   attention.schedule();
   return { context, events, timers, attention, domains, shares: new Shares(context, domains), grants, faults };
+};
+
+interface KeysNeed extends Omit<HostKeysParts, "nameOf"> {
+  readonly services: ServiceCalls;
+  readonly domains: ReadonlyMap<number, Domain>;
+}
+
+/** The keys of the host, and of its guests. */
+const openKeys = ({ services, domains, ...parts }: KeysNeed, options: HostKeysOptions | undefined): HostKeys => {
+  const keys = new HostKeys({ ...parts, nameOf: (slot) => domains.get(slot)?.name ?? "" }, options);
+  const { hypervisor, secrets, noteFault } = parts;
+  const keyOp = new KeyOp({ keys, secrets, noteFault });
+  services.handle(__HYPERVISOR_key_op, (call) =>
+    keyOp.serve({ ...call, secretPages: secretPagesOf(hypervisor, call.slot) }),
+  );
+  return keys;
 };
 
 /** What is known only when there is a hypervisor. */

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { XenolithError } from "@xenolith/abi";
 import { KEY_SPEC, settle } from "@xenolith/keys";
-import { DOMAIN_UID_FIRST, domainUid, HostKeys } from "../src/host-keys.ts";
+import { HostKeys } from "../src/host-keys.ts";
+import { DOMAIN_UID_FIRST, domainUid } from "../src/keys/keyring-table.ts";
 import { HostSecrets } from "../src/host-secrets.ts";
 import { guest, openHost } from "./support.ts";
 
@@ -91,7 +92,7 @@ describe("keys of a host", () => {
     const host = await openHost({ warmVcpuCount: 0 });
     const { hypervisor } = host;
     const holder = new HostSecrets({ ...secrets, domainQuota: { slots: 1 } }, () => {});
-    const keys = new HostKeys(hypervisor, holder);
+    const keys = new HostKeys({ hypervisor, secrets: holder, nameOf: String, noteFault: () => {} });
     const [pool, service] = await Promise.all([holder.pool(), keys.service()]);
     const paths = (): string[] => pool.statistics().owners.map(({ path }) => path);
     const image = guest(`(module (memory (export "memory") 1) (func (export "_start")))`);
@@ -100,7 +101,7 @@ describe("keys of a host", () => {
     for (let times = 0; times < 2; times += 1) {
       hypervisor.domains.serial[1] = 41;
       const domain = await host.createDomain({ image });
-      const caller = service.attach(keys.identityOf(hypervisor.domains.slotOf(domain.domid)));
+      const caller = service.attach(keys.keyrings.identityOf(hypervisor.domains.slotOf(domain.domid)));
       const add = (name: string, ring: number): Promise<number> =>
         settle(service.addKey(caller, "user", name, Buffer.alloc(8, 1), ring));
       results.push(await add("a", KEY_SPEC.process), await add("b", KEY_SPEC.process));

@@ -15,7 +15,7 @@ import type { Process } from "./process.ts";
 import { requestWanted } from "./request-operation.ts";
 import { wantedOf } from "./ring-operations.ts";
 import { REQUESTING } from "./search.ts";
-import { createRing, forgetUserRings } from "./rings.ts";
+import { createRing, forgetUserRings, setSession } from "./rings.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, type KeyText } from "./text.ts";
 
@@ -171,6 +171,14 @@ export class TrustedInterface {
   /** Removes a link, whatever the permissions: 0, -ENOKEY, -ENOTDIR or -ENOENT. */
   unlink(serial: number, keyring: number): number {
     return this.#withKeys(serial, keyring, (key, ring) => unlink(this.#state, ring, key));
+  }
+
+  /** Gives `to` the session keyring of `from`: what one thread joins is then joined by others. */
+  shareSession(from: Process, to: Process): void {
+    this.#runner.check(from);
+    this.#runner.check(to);
+    if (from.session !== undefined && to.session !== from.session) setSession(this.#state, to, from.session);
+    this.#runner.tidy();
   }
 
   /** Forgets the keyrings of a user that will not come back: its own two, and the persistent one. */

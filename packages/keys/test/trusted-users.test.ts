@@ -103,6 +103,23 @@ describe("code in the process", () => {
   );
 
   it(
+    "lets others join what one thread joined",
+    onBench((bench) => {
+      const { service } = bench;
+      const first = bench.process(5000);
+      const second = service.newThread(first, { pid: 1 });
+      const before = first.session!.serial;
+      const joined = ok(service.joinSession(first, "work"));
+      assert.equal(second.session!.serial, before);
+      service.trusted.shareSession(first, second);
+      assert.equal(second.session!.serial, joined);
+      service.trusted.shareSession(first, second);
+      // Nobody is left in the first one.
+      assert.equal(service.describe(first, before), -keyErrno.ENOKEY);
+    }),
+  );
+
+  it(
     "forgets a user: its keyrings, what is in them and its quota",
     onBench((bench) => {
       const { service } = bench;

@@ -1,0 +1,63 @@
+/** The hypercall key_op on the control domain's thread: which domain asks, with whose service, and what it may be told. */
+import { EINTR, EIO, ENOSYS, XENKEY_join_session, XenolithError } from "@xenolith/abi";
+import type { KeyService } from "@xenolith/keys";
+import type { SecretPool } from "@xenolith/secrets";
+import type { HostKeys } from "../host-keys.ts";
+import type { HostSecrets } from "../host-secrets.ts";
+import type { KeyCall } from "./key-call.ts";
+import { serveCall } from "./serve-call.ts";
+
+/** What it works with. */
+export interface KeyOpParts {
+  readonly keys: HostKeys;
+  readonly secrets: HostSecrets;
+  readonly noteFault: (message: string) => void;
+}
+
+/** Serves key_op. */
+export class KeyOp {
+  readonly #parts: KeyOpParts;
+
+  constructor(parts: KeyOpParts) {
+    this.#parts = parts;
+  }
+
+  /** Serves one call: its result, at once or later. The first call of all starts the key service. */
+  serve(call: KeyCall): number | Promise<number> {
+    const { keys, secrets } = this.#parts;
+    const { started } = keys;
+    const pool = secrets.opened;
+    return started === undefined || pool === undefined ? this.#start(call) : this.#serve(call, started, pool);
+  }
+
+  /** The domain in a slot goes: its keyrings, waits and requests end. */
+  domainGone(slot: number): void {
+    this.#parts.keys.keyrings.end(slot);
+  }
+
+  async #start(call: KeyCall): Promise<number> {
+    const { keys, secrets, noteFault } = this.#parts;
+    try {
+      const service = await keys.service();
+      const pool = await secrets.pool();
+      return call.signal.aborted ? -EINTR : await this.#serve(call, service, pool);
+    } catch (error) {
+      if (error instanceof XenolithError && error.code === "HOST_CLOSED") return -EINTR;
+      // A host without secret memory has no keys for guests.
+      if (error instanceof XenolithError && error.code === "SECRET_UNSUPPORTED") return -ENOSYS;
+      noteFault(`the key service does not start: ${String(error)}`);
+      return -EIO;
+    }
+  }
+
+  #serve(call: KeyCall, service: KeyService, pool: SecretPool): number | Promise<number> {
+    const { keys, secrets } = this.#parts;
+    const keyrings = keys.keyrings.of(call.slot, service);
+    const process = keyrings.threadOf(call.vcpu);
+    const owner = secrets.ownerOf(pool, call.domid);
+    const result = serveCall(call, { service, process, owner });
+    if (call.command === XENKEY_join_session && typeof result === "number" && result > 0)
+      keyrings.sessionJoined(call.vcpu);
+    return result;
+  }
+}
