@@ -4,7 +4,13 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { KeyConnection } from "../src/client/index.ts";
-import { loadPeerCredentials, parseDaemonOptions, type RunningDaemon, startDaemon } from "../src/daemon/index.ts";
+import {
+  loadPeerCredentials,
+  loadQuickLaunch,
+  parseDaemonOptions,
+  type RunningDaemon,
+  startDaemon,
+} from "../src/daemon/index.ts";
 
 /** Where this package is. */
 export const packageRoot = path.join(import.meta.dirname, "../..");
@@ -52,6 +58,7 @@ export const startTestDaemon = async (words: readonly string[] = []): Promise<Te
   const daemon = await startDaemon(options, {
     environment: {},
     peerCredentials: await loadPeerCredentials(),
+    launch: await loadQuickLaunch(),
     write: (line) => void log.push(line),
   });
   const environment = {

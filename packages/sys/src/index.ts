@@ -74,6 +74,8 @@ export type { PathText } from "./native-path.ts";
 export { openBeneath, OpenFlag, withParent } from "./open-beneath.ts";
 export type { OpenOptions } from "./open-beneath.ts";
 export { peerCredentials } from "./peer-credentials.ts";
+export { canStartPrograms, programEnd, startProgram } from "./program.ts";
+export type { Program, ProgramEnd } from "./program.ts";
 export type { PeerCredentials } from "./peer-credentials.ts";
 export type { Platform } from "./platform.ts";
 export { capabilities } from "./probe.ts";

@@ -1,6 +1,7 @@
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi/error";
 import { loadConfig, problemsOf } from "../request-key/config.ts";
+import type { Launch } from "../request-key/launch.ts";
 import { KeyService } from "../service.ts";
 import type { PeerIdentity } from "./caller.ts";
 import { HelperActor } from "./helper-actor.ts";
@@ -17,6 +18,8 @@ import { inheritedListener } from "./socket-place.ts";
 export interface Machine {
   readonly environment: NodeJS.ProcessEnv;
   readonly peerCredentials: (descriptor: number) => PeerIdentity | number;
+  /** How helpers are started; Node's way by default. */
+  readonly launch?: Launch | undefined;
   /** Lines of the log. */
   readonly write: (line: string) => void;
 }
@@ -42,6 +45,7 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
     config: options.config,
     program: options.requestKey,
     socket: path.resolve(socket),
+    launch: machine.launch,
     path: [...options.helperPath, HELPER_COMMANDS],
     pathAfter: [path.dirname(process.execPath)],
     log,

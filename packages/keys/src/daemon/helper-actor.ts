@@ -3,6 +3,7 @@ import { SOCKET_VARIABLE } from "../client/socket-path.ts";
 import type { Process } from "../process.ts";
 import { actOn, type KeyRequest, RequestFailed } from "../request-key/act.ts";
 import { type ConfigPlaces, loadConfig } from "../request-key/config.ts";
+import type { Launch } from "../request-key/launch.ts";
 import { ChildPrograms } from "../request-key/programs.ts";
 import type { KeyService } from "../service.ts";
 import type { Upcall, UpcallActor } from "../upcall.ts";
@@ -18,6 +19,8 @@ export interface HelperOptions {
   readonly program: readonly string[] | undefined;
   /** Where helpers find the daemon. */
   readonly socket: string;
+  /** How programs are started; Node's way if undefined. */
+  readonly launch: Launch | undefined;
   /** Directories in front of the helpers' PATH. */
   readonly path: readonly string[];
   /** Directories behind it. */
@@ -90,7 +93,7 @@ export class HelperActor implements UpcallActor {
   }
 
   #programsFor({ helper, env, signal, target }: Upcall): ChildPrograms {
-    const { socket, path, pathAfter, adopt, release, log } = this.#options;
+    const { socket, launch, path, pathAfter, adopt, release, log } = this.#options;
     const PATH = [...path, env["PATH"] ?? "", ...pathAfter].join(":");
     const onError = (line: string): void => log.event("info", "helper says", { key: target, line });
     return new ChildPrograms({
@@ -98,6 +101,7 @@ export class HelperActor implements UpcallActor {
       onStart: (pid) => adopt(pid, helper),
       onEnd: release,
       signal,
+      ...(launch === undefined ? {} : { launch }),
       // What helpers say may name keys.
       ...(log.descriptions ? { onError } : {}),
     });

@@ -3,6 +3,7 @@ import { writeSync } from "node:fs";
 import { startDaemon } from "./daemon.ts";
 import { daemonHelp, parseDaemonOptions } from "./options.ts";
 import { loadPeerCredentials } from "./peer-credentials.ts";
+import { loadQuickLaunch } from "./quick-launch.ts";
 
 const VERSION = "0.1.0";
 const EXIT_FAILED = 1;
@@ -39,7 +40,8 @@ export const main = async (words: readonly string[]): Promise<number> => {
   try {
     const peerCredentials = await loadPeerCredentials();
     const write = (line: string): void => void writeSync(STDERR, line);
-    const daemon = await startDaemon(options, { environment: process.env, peerCredentials, write });
+    const launch = await loadQuickLaunch();
+    const daemon = await startDaemon(options, { environment: process.env, peerCredentials, launch, write });
     await end;
     await daemon.close();
     return 0;

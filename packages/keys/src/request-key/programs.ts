@@ -1,9 +1,12 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import type { Readable } from "node:stream";
 import { OUTPUT_BYTES_MAX, type ProgramEnd, type Programs, RequestFailed } from "./act.ts";
+import { type Launch, launchWithNode, type Running } from "./launch.ts";
 
 /** How programs are started. */
 export interface ProgramOptions {
   readonly environment: NodeJS.ProcessEnv;
+  /** Node's way by default. */
+  readonly launch?: Launch;
   /** Called at once when a program has started, before it can have connected anywhere. */
   readonly onStart?: (pid: number) => void;
   /** Called when it has ended, before that is known to anybody else. */
@@ -24,41 +27,53 @@ export class ChildPrograms implements Programs {
     this.#options = options;
   }
 
-  run(file: string, words: readonly string[], input: Uint8Array | undefined): Promise<ProgramEnd> {
-    const { environment, onStart, onEnd, onError, signal } = this.#options;
-    if (signal?.aborted === true)
-      return Promise.reject(new RequestFailed(`${file}: not started, the request was given up`));
-    const [name = file, ...rest] = words.map(utf8);
-    const pipe = input === undefined ? "ignore" : "pipe";
-    const child = spawn(utf8(file), rest, {
-      argv0: name,
-      cwd: "/",
-      detached: true,
-      env: environment,
-      stdio: [pipe, pipe, onError === undefined ? "ignore" : "pipe"],
+  async run(file: string, words: readonly string[], input: Uint8Array | undefined): Promise<ProgramEnd> {
+    const { environment, launch = launchWithNode, onStart, onEnd, onError, signal } = this.#options;
+    if (signal?.aborted === true) throw new RequestFailed(`${file}: not started, the request was given up`);
+    const running = launch({
+      file: utf8(file),
+      words: words.map(utf8),
+      environment,
+      input,
+      tellsErrors: onError !== undefined,
     });
-    const { pid } = child;
+    const { pid, stderr } = running;
     if (pid !== undefined) onStart?.(pid);
-    if (onError !== undefined) tellLines(child, onError);
-    const collected = collect(child, input);
-    const kill = (): void => killAll(child);
+    if (onError !== undefined && stderr !== undefined) tellLines(stderr, onError);
+    const collected = collect(running);
+    const kill = (): void => killAll(pid);
     signal?.addEventListener("abort", kill, { once: true });
-    return new Promise<ProgramEnd>((resolve, reject) => {
-      child.once("error", (cause) => reject(new RequestFailed(`${file}: ${cause.message}`, { cause })));
-      // With pipes, until they are closed: what the program printed last must have arrived.
-      child.once(input === undefined ? "exit" : "close", (code) =>
-        resolve({ code: code ?? undefined, output: collected() }),
-      );
-    }).finally(() => {
+    try {
+      const code = await endOf(running, input !== undefined);
+      return { code, output: collected() };
+    } catch (cause) {
+      throw new RequestFailed(`${file}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    } finally {
       signal?.removeEventListener("abort", kill);
       if (pid !== undefined) onEnd?.(pid);
-    });
+    }
   }
 }
 
+/** With pipes, when they are at their end: what the program printed last must have arrived. */
+const endOf = async ({ ended, stdout, stderr }: Running, isPipe: boolean): Promise<number | undefined> => {
+  const pipes = [stdout, stderr].filter((pipe) => pipe !== undefined);
+  const read = Promise.all(pipes.map(endOfPipe));
+  const code = await ended;
+  if (isPipe) await read;
+  return code;
+};
+
+const endOfPipe = (pipe: Readable): Promise<void> =>
+  new Promise((resolve) => {
+    pipe.on("error", () => {}); // It is closed after that.
+    pipe.once("end", () => resolve());
+    pipe.once("close", () => resolve());
+  });
+
 const utf8 = (bytes: string): string => Buffer.from(bytes, "latin1").toString("utf8");
 
-const killAll = ({ pid }: ChildProcess): void => {
+const killAll = (pid: number | undefined): void => {
   if (pid === undefined) return;
   try {
     process.kill(-pid, "SIGKILL");
@@ -67,16 +82,14 @@ const killAll = ({ pid }: ChildProcess): void => {
   }
 };
 
-/** Feeds a program, and gathers what it prints. */
-const collect = (child: ChildProcess, input: Uint8Array | undefined): (() => Uint8Array | "too much") => {
+/** Gathers what a program prints. */
+const collect = ({ stdout }: Running): (() => Uint8Array | "too much") => {
   const pieces: Buffer[] = [];
   let length = 0;
-  child.stdin?.on("error", () => {}); // It need not read what it is told.
-  child.stdin?.end(input);
-  child.stdout?.on("data", (piece: Buffer) => {
+  stdout?.on("data", (piece: Buffer) => {
     length += piece.length;
     if (length <= OUTPUT_BYTES_MAX) pieces.push(piece);
-    else child.stdout?.destroy();
+    else stdout.destroy();
   });
   return () => {
     const whole = Buffer.concat(pieces);
@@ -85,14 +98,14 @@ const collect = (child: ChildProcess, input: Uint8Array | undefined): (() => Uin
   };
 };
 
-const tellLines = (child: ChildProcess, tell: (line: string) => void): void => {
+const tellLines = (stderr: Readable, tell: (line: string) => void): void => {
   let begun = "";
-  child.stderr?.on("data", (piece: Buffer) => {
+  stderr.on("data", (piece: Buffer) => {
     const lines = (begun + piece.toString("latin1")).split("\n");
     begun = (lines.pop() ?? "").slice(0, LINE_BYTES_MAX);
     for (const line of lines) tell(line.slice(0, LINE_BYTES_MAX));
   });
-  child.stderr?.on("end", () => {
+  stderr.on("end", () => {
     if (begun !== "") tell(begun);
   });
 };
