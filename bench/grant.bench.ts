@@ -7,6 +7,7 @@
 import { GNTMAP_readonly, GTF_revokable } from "@xenolith/abi";
 import type { Domain, Host } from "@xenolith/host";
 import { BareThread } from "./bare-thread.ts";
+import type { Duties } from "./bare-duties.ts";
 import type { MappingTimes } from "./bare-mapping.ts";
 import { withHost } from "./bench-host.ts";
 import {
@@ -120,6 +121,26 @@ const measureBatch = async (pair: Pair, name: string, step: number): Promise<Res
   ];
 };
 
+/**
+ * What mapping 512 contiguous frames that nobody touches takes at least: the system call and the duties of each frame in
+ * a bare loop, beside the system call alone.
+ */
+const measureLeast = async (small: boolean): Promise<Result> => {
+  const thread = new BareThread();
+  try {
+    const memory = new WebAssembly.Memory({ initial: 65_536, maximum: 65_536, shared: true });
+    await thread.call("bare-duties.js", "open", memory);
+    const cycles: [number, number][] = [];
+    for (let round = small ? 0 : -20; round < (small ? 1 : 101); round += 1) {
+      const { map, duties } = await thread.call<Duties>("bare-duties.js", "mapRun", BATCH, TURNS);
+      if (round >= 0) cycles.push([map + duties, map]);
+    }
+    return result("best-bare-map-512-beside-mmap", "us", compareCycles(cycles, Number, TURNS * NS_PER_US));
+  } finally {
+    await thread.close();
+  }
+};
+
 /** Revoking one page after the other. */
 const measureRevoke = async (pair: Pair): Promise<Result[]> => {
   const { granter, mapper, bare, reader } = pair;
@@ -231,6 +252,7 @@ export const bench: Bench = async ({ small }) => {
         await measureOne(pair, "map-unmap-1-domains-2"),
         ...(await measureRevoke(pair)),
         ...(await measureBatch(pair, "contiguous", 1)),
+        await measureLeast(small),
         ...(await measureBatch(pair, "scattered", 2)),
         ...(await measureCopies(pair)),
         ...(await measureLive(pair)),
