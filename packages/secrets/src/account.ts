@@ -31,6 +31,8 @@ export class Account {
   readonly slotsMax: number;
   readonly chunksMax: number;
   bytes = 0;
+  /** What it has mapped beside that, once for each mapping. */
+  mappedBytes = 0;
   slots = 0;
   chunks = 0;
   bytesHigh = 0;
@@ -65,6 +67,19 @@ export class Account {
       if (at.slots >= at.slotsMax) return at.#refuse("slots", at.slots, 1, at.slotsMax);
     }
     return undefined;
+  }
+
+  /** Why it may not have so much more mapped: that has the limit that memory has. */
+  mappingRefusal(bytes: number): SecretRefusal | undefined {
+    for (const at of this.#line) {
+      if (at.mappedBytes + bytes > at.bytesMax) return at.#refuse("mapped bytes", at.mappedBytes, bytes, at.bytesMax);
+    }
+    return undefined;
+  }
+
+  /** Enters what it has mapped more, or less. */
+  chargeMapping(bytes: number): void {
+    for (const at of this.#line) at.mappedBytes += bytes;
   }
 
   /** Whether it or somebody above it is in as many chunks as allowed; then only those are left to it. */

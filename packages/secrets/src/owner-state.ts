@@ -107,6 +107,39 @@ export class OwnerState implements Ledger {
     return memory instanceof SecretRefusal ? this.noteRefusal(memory) : this.#addRegion(memory);
   }
 
+  /** As `allocateRegion`; the program goes on while the memory is made, and what it will have is charged meanwhile. */
+  async allocateRegionSoon(size: number): Promise<SecretRegion | SecretRefusal> {
+    this.checkOpen();
+    const refusal = this.#regionRefusal(size);
+    if (refusal !== undefined) return this.noteRefusal(refusal);
+    this.account.charge(size, -1);
+    const memory = await this.pool.store.takeRegionSoon(this.account, size);
+    if (memory instanceof SecretRefusal) {
+      this.account.discharge(size, -1);
+      return this.noteRefusal(memory);
+    }
+    const region = this.#enterRegion(memory);
+    if (this.isClosed) region.release();
+    this.checkOpen();
+    return region;
+  }
+
+  /** Counts a further mapping of so many bytes of regions, or says why not. */
+  takeMapping(bytes: number): SecretRefusal | undefined {
+    this.checkOpen();
+    const refusal =
+      this.policyRefusal() ?? this.account.mappingRefusal(bytes) ?? this.pool.store.takeMapping(this.account, bytes);
+    if (refusal !== undefined) return this.noteRefusal(refusal);
+    this.account.chargeMapping(bytes);
+    return undefined;
+  }
+
+  /** So many bytes of regions are mapped no more. */
+  giveMapping(bytes: number): void {
+    this.pool.store.giveMapping(bytes);
+    this.account.chargeMapping(-bytes);
+  }
+
   /** The region of another process behind a descriptor, which is duplicated. */
   adoptRegion(fd: number): SecretRegion | SecretRefusal {
     this.checkOpen();
@@ -181,8 +214,13 @@ export class OwnerState implements Ledger {
   }
 
   #addRegion(memory: RegionMemory): SecretRegion {
-    const region = new SecretRegion(this, memory);
+    const region = this.#enterRegion(memory);
     this.account.charge(region.size, -1);
+    return region;
+  }
+
+  #enterRegion(memory: RegionMemory): SecretRegion {
+    const region = new SecretRegion(this, memory);
     this.members.add(region);
     return region;
   }

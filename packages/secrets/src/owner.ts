@@ -104,6 +104,30 @@ export class SecretOwner implements Disposable {
   }
 
   /**
+   * As `tryAllocateRegion`, while the program goes on: where memory is short a helper process makes it, which takes time.
+   *
+   * @throws XenolithError `SECRET_RELEASED` when the owner is closed, also meanwhile.
+   */
+  async allocateRegionSoon(size: number): Promise<SecretRegion | SecretRefusal> {
+    return this.#state.allocateRegionSoon(size);
+  }
+
+  /**
+   * Counts `bytes` of regions that the program maps at a further place by itself (`SecretRegion.share`): locked memory
+   * is counted once for each mapping. Whatever the owner may have, it may have mapped as much. Undefined, or why not.
+   *
+   * @throws XenolithError `SECRET_RELEASED` when the owner is closed.
+   */
+  tryReserveMapping(bytes: number): SecretRefusal | undefined {
+    return this.#state.takeMapping(bytes);
+  }
+
+  /** Ends what `tryReserveMapping` did: so many bytes are mapped there no more. Also of an owner that was closed. */
+  returnMapping(bytes: number): void {
+    this.#state.giveMapping(bytes);
+  }
+
+  /**
    * The region that another process, or another thread, shared by this descriptor, which stays yours.
    *
    * @throws XenolithError as `allocate`, `INVALID_ARGUMENT` when it is no secret memory of the pool's kind.

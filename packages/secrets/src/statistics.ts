@@ -7,6 +7,8 @@ export interface OwnerStatistics {
   /** Its name, behind those of the owners above it: `tenant/worker`. */
   readonly path: string;
   readonly bytes: number;
+  /** Regions that it has mapped beside that, once for each mapping. */
+  readonly mappedBytes: number;
   readonly slots: number;
   /** Chunks in which it has something. */
   readonly chunks: number;
@@ -19,13 +21,15 @@ export interface PoolStatistics {
   /** Whether the kernel itself cannot read the secrets. */
   readonly hidden: boolean;
   readonly ceilingBytes: number;
-  /** Chunks and regions: what counts against RLIMIT_MEMLOCK. */
+  /** Chunks, regions, and their further mappings: what counts against RLIMIT_MEMLOCK. */
   readonly lockedBytes: number;
   readonly lockedBytesHigh: number;
   readonly chunkBytes: number;
   readonly chunks: number;
   readonly freeBytes: number;
   readonly regionBytes: number;
+  /** Further mappings of regions. */
+  readonly mappedBytes: number;
   /** What owners have. */
   readonly usedBytes: number;
   /** Secrets and regions. */
@@ -46,8 +50,8 @@ export interface PoolStatistics {
 
 /** One owner's figures. For this package. */
 export const statisticsOfOwner = ({ account }: OwnerState): OwnerStatistics => {
-  const { path, bytes, slots, chunks, bytesHigh, refusals } = account;
-  return { path, bytes, slots, chunks, bytesHigh, refusals };
+  const { path, bytes, mappedBytes, slots, chunks, bytesHigh, refusals } = account;
+  return { path, bytes, mappedBytes, slots, chunks, bytesHigh, refusals };
 };
 
 const ownersBelow = (state: OwnerState): OwnerStatistics[] =>
@@ -63,6 +67,7 @@ export const statisticsOf = ({ store, root, refusals, overruns }: PoolState): Po
   chunks: store.chunkCount,
   freeBytes: store.freePages * PAGE_BYTES,
   regionBytes: store.regionBytes,
+  mappedBytes: store.mappedBytes,
   usedBytes: root.account.bytes,
   slots: root.account.slots,
   degradedSlots: store.hidden ? 0 : root.account.slots,

@@ -48,6 +48,8 @@ export class SecretStore {
   #isClosed = false;
   #freePages = 0;
   regionBytes = 0;
+  /** Further places where regions are mapped, in bytes: each counts against RLIMIT_MEMLOCK again. */
+  mappedBytes = 0;
   growths = 0;
   shrinks = 0;
   lastGrowthMs = 0;
@@ -72,7 +74,7 @@ export class SecretStore {
   /** What counts against RLIMIT_MEMLOCK. */
   get lockedBytes(): number {
     const growing = this.#growing === undefined ? 0 : 1;
-    return (this.chunkCount + growing) * this.limits.chunkBytes + this.regionBytes;
+    return (this.chunkCount + growing) * this.limits.chunkBytes + this.regionBytes + this.mappedBytes;
   }
 
   /** The chunk with this number. */
@@ -127,6 +129,38 @@ export class SecretStore {
     return this.#placeRegion(account, lengthBytes, (request) => this.#timed(() => growNow(request)));
   }
 
+  /** As `takeRegion`; the program goes on while a helper works. What it will have is counted meanwhile. */
+  async takeRegionSoon(account: Account, lengthBytes: number): Promise<RegionMemory | SecretRefusal> {
+    const refusal = this.#roomRefusal(account, lengthBytes, "for a region");
+    if (refusal !== undefined) return refusal;
+    const request = this.#request(lengthBytes);
+    if (request instanceof SecretRefusal) return request;
+    this.regionBytes += lengthBytes;
+    const began = performance.now();
+    const fd = await growSoon(request);
+    if (typeof fd !== "number") {
+      this.regionBytes -= lengthBytes;
+      return fd;
+    }
+    this.#noteGrowth(began);
+    this.#noteHigh();
+    return { fd, space: request.space };
+  }
+
+  /** Counts a further mapping of a region, or says why there is no room for it. */
+  takeMapping(account: Account, lengthBytes: number): SecretRefusal | undefined {
+    const refusal = this.#roomRefusal(account, lengthBytes, "for a mapping");
+    if (refusal !== undefined) return refusal;
+    this.mappedBytes += lengthBytes;
+    this.#noteHigh();
+    return undefined;
+  }
+
+  /** It is mapped there no more. */
+  giveMapping(lengthBytes: number): void {
+    this.mappedBytes -= lengthBytes;
+  }
+
   /** Maps a file that somebody else made. */
   adoptRegion(account: Account, fd: number, lengthBytes: number): RegionMemory | SecretRefusal {
     return this.#placeRegion(account, lengthBytes, (request) => adopt(request, fd));
@@ -137,11 +171,8 @@ export class SecretStore {
     lengthBytes: number,
     make: (request: GrowthRequest) => number | SecretRefusal,
   ): RegionMemory | SecretRefusal {
-    const { ceilingBytes, reservePages } = this.limits;
-    const isOver = this.lockedBytes + lengthBytes > ceilingBytes;
-    if (isOver || (!account.privileged && this.#available(lengthBytes) < reservePages)) {
-      return this.#ceilingRefusal(lengthBytes / PAGE_BYTES, "for a region");
-    }
+    const refusal = this.#roomRefusal(account, lengthBytes, "for a region");
+    if (refusal !== undefined) return refusal;
     const request = this.#request(lengthBytes);
     if (request instanceof SecretRefusal) return request;
     const fd = make(request);
@@ -149,6 +180,14 @@ export class SecretStore {
     this.regionBytes += lengthBytes;
     this.#noteHigh();
     return { fd, space: request.space };
+  }
+
+  /** Why so much more cannot be locked. */
+  #roomRefusal(account: Account, lengthBytes: number, why: string): SecretRefusal | undefined {
+    const { ceilingBytes, reservePages } = this.limits;
+    const isOver = this.lockedBytes + lengthBytes > ceilingBytes;
+    const isReserved = !account.privileged && this.#available(lengthBytes) < reservePages;
+    return isOver || isReserved ? this.#ceilingRefusal(lengthBytes / PAGE_BYTES, why) : undefined;
   }
 
   /** Forgets a region whose pages have been wiped and withdrawn. */
@@ -282,8 +321,7 @@ export class SecretStore {
       closeDescriptor(fd);
       return;
     }
-    this.growths += 1;
-    this.lastGrowthMs = performance.now() - began;
+    this.#noteGrowth(began);
     this.#addChunk(index, fd, request.space);
   }
 
@@ -300,11 +338,13 @@ export class SecretStore {
   #timed(grow: () => number | SecretRefusal): number | SecretRefusal {
     const began = performance.now();
     const fd = grow();
-    if (typeof fd === "number") {
-      this.growths += 1;
-      this.lastGrowthMs = performance.now() - began;
-    }
+    if (typeof fd === "number") this.#noteGrowth(began);
     return fd;
+  }
+
+  #noteGrowth(began: number): void {
+    this.growths += 1;
+    this.lastGrowthMs = performance.now() - began;
   }
 
   #noteHigh(): void {

@@ -68,7 +68,7 @@ export { controlGroupMemory, memoryPressure, parsePressure } from "./memory-pres
 export type { ControlGroupMemory, ControlGroupPlace, MemoryPressure, PressureLine } from "./memory-pressure.ts";
 export { createMemfd, createSecretMemfd, Seal, sealsOf } from "./memfd.ts";
 export type { MemfdOptions } from "./memfd.ts";
-export { baseAddress, viewMemory } from "./memory-view.ts";
+export { baseAddress, viewMemory, copyMemory } from "./memory-view.ts";
 export { NativePath } from "./native-path.ts";
 export type { PathText } from "./native-path.ts";
 export { openBeneath, OpenFlag, withParent } from "./open-beneath.ts";
