@@ -15,6 +15,7 @@ import {
   framesOf,
   MEMORY_BYTES_DEFAULT,
   openDirectories,
+  SECRET_BYTES_DEFAULT,
   wasiConfiguration,
 } from "./domain-options.ts";
 import type { DomainParts } from "./domain-parts.ts";
@@ -64,6 +65,7 @@ export const assembleDomain = async (
     const wasi = wasiConfiguration(options, name, files);
     console = new ConsoleStream(hypervisor, slot);
     serveRings(context, console, { slot, name, memoryBytesMax, rings });
+    context.guestSecrets.begin(slot, options.secretBytesMax ?? SECRET_BYTES_DEFAULT);
     return {
       context,
       slot,

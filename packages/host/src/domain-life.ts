@@ -197,6 +197,7 @@ export class DomainLife {
     this.#parts.console.finish();
     await this.#parts.context.xenstore.release(this.#domid);
     this.#parts.context.keys.keyrings.end(this.#parts.slot);
+    this.#parts.context.guestSecrets.end(this.#parts.slot);
     this.#parts.context.secrets.release(this.#domid);
   }
 

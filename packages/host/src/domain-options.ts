@@ -65,6 +65,11 @@ export interface DomainOptions {
   readonly label?: string;
   /** Bytes set aside for it before it is built, so that it can come to own that many; at most `memoryBytesMax`, 0 by default. */
   readonly memoryClaimBytes?: number;
+  /**
+   * Secret memory that it may have by secret_op, in bytes; 64 KiB by default, 0 for none. It is no part of
+   * `memoryBytesMax`. What it may have mapped, its own and others', has the same limit.
+   */
+  readonly secretBytesMax?: number;
   /** By how many bytes its device models may raise its `memoryBytesMax`, together; 0 by default. In frames of 4 KiB. */
   readonly deviceModelMemoryBytes?: number;
   /** The domain whose device model this one is: it may act on that one's memory, events and parameters, and no other's. */
@@ -73,6 +78,9 @@ export interface DomainOptions {
 
 /** Default of `memoryBytesMax`. */
 export const MEMORY_BYTES_DEFAULT = 256 * 2 ** 20;
+
+/** Default of `secretBytesMax`. */
+export const SECRET_BYTES_DEFAULT = 64 * 2 ** 10;
 
 /** Frames that `memoryBytesMax` allows, on a machine of `machineFrames`. */
 export const framesOf = (memoryBytesMax: number, machineFrames: number): number => {
@@ -103,6 +111,13 @@ export const checkOptions = (options: DomainOptions, vcpusMax: number): void => 
   checkCount("vcpus", vcpus, vcpusMax);
   checkCount("descriptorCountMax", descriptorCountMax, DESCRIPTOR_COUNT_MAX);
   checkCount("vmaBudget", vmaBudget, 2 ** 31);
+  const { secretBytesMax = 0 } = options;
+  if (!Number.isSafeInteger(secretBytesMax) || secretBytesMax < 0) {
+    throw new XenolithError(
+      "INVALID_SIZE",
+      `secretBytesMax is ${secretBytesMax}, it must be a whole number of 0 or more`,
+    );
+  }
   const commandLineBytes = Buffer.byteLength(commandLine);
   if (commandLineBytes > COMMAND_LINE_BYTES_MAX) {
     throw new XenolithError(

@@ -5,6 +5,7 @@ import type { Cpu, Hypervisor } from "@xenolith/core";
 import type { AddressSpacePool } from "./address-space-pool.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
+import type { GuestSecrets } from "./guest-secrets.ts";
 import type { HostKeys } from "./host-keys.ts";
 import type { HostSecrets } from "./host-secrets.ts";
 import type { HostTable } from "./host-table.ts";
@@ -36,6 +37,8 @@ export interface HostContext {
   /** Secret memory of the program, of guests and of keys. */
   readonly secrets: HostSecrets;
   readonly keys: HostKeys;
+  /** Secret objects of guests. */
+  readonly guestSecrets: GuestSecrets;
   /** Hypercalls that this thread answers. */
   readonly services: ServiceCalls;
   /** What the operator takes from domains. */

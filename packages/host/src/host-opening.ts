@@ -2,7 +2,7 @@
  * Puts the parts of a host together.
  */
 import { addonPath, exitGuard, platformRefusal, thisPlatform } from "@xenolith/sys";
-import { __HYPERVISOR_key_op, XenolithError } from "@xenolith/abi";
+import { __HYPERVISOR_key_op, __HYPERVISOR_secret_op, XenolithError } from "@xenolith/abi";
 import { DOM0_SLOT, dmaSlot, Hypervisor, initialise } from "@xenolith/core";
 import { AddressSpacePool } from "./address-space-pool.ts";
 import { AttentionLoop } from "./attention-loop.ts";
@@ -10,6 +10,7 @@ import type { Domain } from "./domain.ts";
 import { Dom0Events } from "./dom0-events.ts";
 import { createSoftSpace, Dom0Space } from "./dom0-space.ts";
 import { HostGrants } from "./grants.ts";
+import { GuestSecrets, type GuestSecretsParts } from "./guest-secrets.ts";
 import type { HostContext } from "./host-context.ts";
 import { checkKeysOptions, HostKeys, type HostKeysOptions, type HostKeysParts } from "./host-keys.ts";
 import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
@@ -23,6 +24,8 @@ import { LinuxMmu } from "./mmu.ts";
 import { ThreadPlatform } from "./platform.ts";
 import { HostPolicy } from "./policy.ts";
 import { RingFrames } from "./ring-frame.ts";
+import { SecretFiles } from "./secret-files.ts";
+import { secretOp } from "./secret-op.ts";
 import { ServiceCalls } from "./service-calls.ts";
 import { Shares } from "./shares.ts";
 import { TimerService } from "./timer-service.ts";
@@ -51,20 +54,19 @@ const FAULTS_MAX = 100;
 
 /** Opens a host. Throws XenolithError `CAPABILITY_MISSING`, `INVALID_SIZE`, `INVALID_ARGUMENT`, `CONFIG_INVALID`, `SYSTEM_CALL`. */
 export const openParts = (options: HostOptions): HostParts => {
-  const refusal = platformRefusal(thisPlatform());
-  if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
+  checkPlatform();
   const warmCount = warmCountOf(options);
   const policy = new HostPolicy(options.policy);
   checkKeysOptions(options.keys);
   turnOffDeoptimisation();
   const geometry = geometryOf(options);
-  const windowMemory = createSoftSpace();
-  const dmaMemory = createSoftSpace();
+  const [windowMemory, dmaMemory] = [createSoftSpace(), createSoftSpace()];
   const softBases = [windowMemory.base, dmaMemory.base];
   const machine = new Machine(geometry);
   const epochNs = process.hrtime.bigint();
   const late: LateParts = { ring: (): void => {}, recover: (): void => {}, revoked: (): void => {} };
-  const hypervisor = attachHypervisor(machine, softBases, epochNs, late);
+  const files = new SecretFiles();
+  const hypervisor = attachHypervisor(machine, new LinuxMmu(machine.bankFds, softBases, files), epochNs, late);
   const dom0 = initialise(hypervisor);
   policy.install(hypervisor);
   const faults: string[] = [];
@@ -96,6 +98,7 @@ export const openParts = (options: HostOptions): HostParts => {
     window: new Dom0Space(hypervisor, DOM0_SLOT, windowMemory),
     dmaView: new Dom0Space(hypervisor, dmaSlot(hypervisor.domains), dmaMemory),
     ringFrames,
+    guestSecrets: openGuestSecrets({ hypervisor, secrets, files, noteFault }, services),
     services,
     policy,
     xenstore: new XenstoreService({ hypervisor, events, ringFrames, noteFault }),
@@ -127,6 +130,18 @@ const openKeys = ({ services, domains, ...parts }: KeysNeed, options: HostKeysOp
   return keys;
 };
 
+const checkPlatform = (): void => {
+  const refusal = platformRefusal(thisPlatform());
+  if (refusal !== undefined) throw new XenolithError("CAPABILITY_MISSING", refusal);
+};
+
+/** Secret objects of guests, by secret_op. */
+const openGuestSecrets = (parts: GuestSecretsParts, services: ServiceCalls): GuestSecrets => {
+  const guestSecrets = new GuestSecrets(parts);
+  services.handle(__HYPERVISOR_secret_op, (call) => secretOp(guestSecrets, call));
+  return guestSecrets;
+};
+
 /** What is known only when there is a hypervisor. */
 interface LateParts {
   ring: () => void;
@@ -135,14 +150,9 @@ interface LateParts {
 }
 
 /** The hypervisor as the control domain's thread executes it. */
-const attachHypervisor = (
-  machine: Machine,
-  softBases: readonly number[],
-  epochNs: bigint,
-  late: LateParts,
-): Hypervisor => {
+const attachHypervisor = (machine: Machine, mmu: LinuxMmu, epochNs: bigint, late: LateParts): Hypervisor => {
   const platform = new ThreadPlatform({
-    mmu: new LinuxMmu(machine.bankFds, softBases),
+    mmu,
     epochNs,
     ringDoorbell: () => late.ring(),
     canPark: false,

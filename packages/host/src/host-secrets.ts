@@ -67,6 +67,16 @@ export class HostSecrets {
     return owner;
   }
 
+  /**
+   * The owner of the secret objects that a domain makes by itself, within a quota of its own below what it has in all.
+   *
+   * @throws XenolithError `HOST_CLOSED`: there is no pool yet, or no more; `INVALID_ARGUMENT` when there is one already.
+   */
+  guestOwner(domid: number, quota: SecretQuota): SecretOwner {
+    if (this.#pool === undefined || this.#isClosed) throw closed();
+    return this.ownerOf(this.#pool, domid).owner("objects", quota);
+  }
+
   /** Wipes and releases all that a domain has: it is being destroyed, and its number may have a new bearer soon. */
   release(domid: number): void {
     const owner = this.#owners.get(domid);

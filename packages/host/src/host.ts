@@ -243,7 +243,8 @@ export class Host implements AsyncDisposable {
   audit(): string[] {
     const { context, domains, faults } = this.#parts;
     const memory = audit(context.hypervisor, context.ringFrames.mfns());
-    return [...faults, ...memory, ...auditSpaces(context.hypervisor, domains.keys())];
+    const secrets = context.guestSecrets.audit();
+    return [...faults, ...memory, ...secrets, ...auditSpaces(context.hypervisor, domains.keys())];
   }
 
   /** Waits until the vCPU threads that are kept warm are ready: for programs that care about the first start. */
