@@ -8,7 +8,7 @@
  */
 import { XenolithError } from "@xenolith/abi";
 import type { Hypervisor } from "@xenolith/core";
-import type { KeyService, KeyServiceOptions, UpcallActor } from "@xenolith/keys";
+import type { KeyService, KeyServiceOptions, SecretPayloadStore, UpcallActor } from "@xenolith/keys";
 import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostSecrets } from "./host-secrets.ts";
 import type { KeyBuilder } from "./keys/key-builder.ts";
@@ -52,6 +52,7 @@ export class HostKeys {
   /** Keyrings of domains. */
   readonly keyrings: KeyringTable;
   #service: KeyService | undefined;
+  #payloads: SecretPayloadStore<SecretOwner> | undefined;
   #starting: Promise<KeyService> | undefined;
   #isClosed = false;
 
@@ -89,18 +90,20 @@ export class HostKeys {
     this.#isClosed = true;
     await this.#starting?.catch(() => {});
     this.#service?.close();
+    this.#payloads?.close();
   }
 
   async #start(): Promise<KeyService> {
-    const [{ KeyService: Service, SecretPayloadStore }, pool] = await Promise.all([
+    const [{ KeyService: Service, SecretPayloadStore: Store }, pool] = await Promise.all([
       import("@xenolith/keys"),
       this.#secrets.pool(),
     ]);
     if (this.#isClosed) throw closed();
     const { requestKey: _, ...options } = this.#options;
-    const payloads = new SecretPayloadStore(pool.table(), (uid) => this.#ownerOf(pool, uid));
     const upcall = await this.#upcalls();
     if (this.#isClosed) throw closed();
+    const payloads = new Store(pool.table(), (uid) => this.#ownerOf(pool, uid));
+    this.#payloads = payloads;
     this.#service = new Service({ ...options, payloads, ...(upcall === undefined ? {} : { upcall }) });
     return this.#service;
   }

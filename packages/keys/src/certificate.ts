@@ -47,9 +47,12 @@ const parseCertificate = (bytes: Uint8Array, outer: DerElement): KeyMaterial | u
   }
 };
 
+/** Nothing of a private key is kept but its public half. */
 const parsePrivateKey = (bytes: Uint8Array): KeyMaterial | undefined => {
   try {
-    const privateKey = createPrivateKey({ key: Buffer.from(bytes), format: "der", type: "pkcs8" });
+    const { buffer, byteOffset, length } = bytes;
+    const key = Buffer.from(buffer, byteOffset, length);
+    const privateKey = createPrivateKey({ key, format: "der", type: "pkcs8" });
     const publicKey = createPublicKey(privateKey);
     if (!isSound(publicKey)) return undefined;
     return { kind: "PKCS8", publicKey, certificate: undefined, ids: [], description: undefined };

@@ -14,6 +14,7 @@ export interface PayloadTable<Owner extends PayloadOwner> {
   give(handle: number, owner: Owner): number | { readonly code: string };
   copyTo(handle: number, length: number, target: PayloadTarget): void;
   release(handle: number): void;
+  [Symbol.dispose](): void;
 }
 
 /**
@@ -32,6 +33,7 @@ export class SecretPayloadStore<Owner extends PayloadOwner> implements PayloadSt
   readonly #owners = new Map<number, Owner>();
   /** Users without keys, of whom there are still payloads: of types that do not give them to a key's new user. */
   readonly #leaving = new Set<number>();
+  #isClosed = false;
 
   /** `ownerOf` makes the owner of a user; it is called again after that one was closed. */
   constructor(table: PayloadTable<Owner>, ownerOf: (uid: number) => Owner) {
@@ -44,11 +46,11 @@ export class SecretPayloadStore<Owner extends PayloadOwner> implements PayloadSt
   }
 
   put(bytes: Uint8Array, uid: number): number {
-    return numberOf(this.#table.put(bytes, this.#owner(uid)));
+    return this.#isClosed ? -ENOMEM : numberOf(this.#table.put(bytes, this.#owner(uid)));
   }
 
   give(handle: number, uid: number): number {
-    return numberOf(this.#table.give(handle, this.#owner(uid)));
+    return this.#isClosed ? -ENOMEM : numberOf(this.#table.give(handle, this.#owner(uid)));
   }
 
   copyTo(handle: number, length: number, target: PayloadTarget): void {
@@ -56,6 +58,7 @@ export class SecretPayloadStore<Owner extends PayloadOwner> implements PayloadSt
   }
 
   release(handle: number): void {
+    if (this.#isClosed) return;
     try {
       this.#table.release(handle);
     } finally {
@@ -73,6 +76,18 @@ export class SecretPayloadStore<Owner extends PayloadOwner> implements PayloadSt
     this.#leaving.delete(uid);
     this.#owners.delete(uid);
     owner.close();
+  }
+
+  /**
+   * Wipes all payloads and closes their owners. For after the service was closed: keys that a helper still holds end when
+   * it does, and their payloads have gone then.
+   */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#table[Symbol.dispose]();
+    for (const owner of this.#owners.values()) owner.close();
+    this.#owners.clear();
   }
 
   #owner(uid: number): Owner {

@@ -129,6 +129,9 @@ describe("xkeyd", () => {
     ["--limit nosuch=1", "--limit nosuch=1: not one of maxkeys, maxbytes"],
     ["--upcall-timeout x", "--upcall-timeout x: not 0 to 2147483 seconds"],
     ["--error-priority x", "--error-priority x: unknown"],
+    ["--payloads some", "--payloads some: not strict, degraded or off"],
+    ["--payload-memory 1T", "--payload-memory 1T: not a size such as 65536, 512K or 64M"],
+    ["--payload-quota x", "--payload-quota x: not a size such as"],
     ["--log-level x", "--log-level x: not error, warning, info or debug"],
   ];
   for (const [words, message] of wrong) {

@@ -185,6 +185,19 @@ describe("payloads in secret memory", () => {
     assert.deepEqual(stage.owners(), []);
   });
 
+  it("are gone when the store is closed, and keys that live on have nothing to release", async () => {
+    using stage = new Stage();
+    const { pool, payloads, service } = stage;
+    const caller = await stage.caller(1000);
+    const key = await stage.add(caller, "a", Buffer.from("payload"));
+    payloads.close();
+    assert.deepEqual([stage.owners(), pool.statistics().slots, payloads.count], [[], 0, 0]);
+    assert.equal(nameOf(await stage.add(caller, "b", Buffer.from("payload"))), "ENOMEM");
+    assert.equal(nameOf(await settle(service.update(caller, key, Buffer.from("payload")))), "ENOMEM");
+    assert.equal(await settle(service.revoke(caller, key)), 0);
+    payloads.close();
+  });
+
   it("of a type that keeps them where they are outlive their user's last key, and no longer", async () => {
     const kept: KeyType = {
       name: "kept",

@@ -79,23 +79,50 @@ export const statisticsOf = ({ store, root, refusals, overruns }: PoolState): Po
   owners: ownersBelow(root),
 });
 
-const GAUGES = ["lockedBytes", "ceilingBytes", "usedBytes", "freeBytes", "slots", "degradedSlots", "chunks"] as const;
+/** One metric: its name, what it is, and a line for each of its labels. */
+type Metric = readonly [name: string, kind: "counter" | "gauge", help: string, samples: readonly Sample[]];
+type Sample = readonly [labels: string, value: number];
 
-/** The figures in the text format of Prometheus. */
-export const formatSecretMetrics = (figures: PoolStatistics): string => {
-  const lines = GAUGES.map((name) => `xenolith_secrets_${snake(name)} ${figures[name]}`);
-  lines.push(
-    `xenolith_secrets_hidden ${figures.hidden ? 1 : 0}`,
-    `xenolith_secrets_overruns_total ${figures.overruns}`,
-  );
-  for (const [code, count] of Object.entries(figures.refusals)) {
-    lines.push(`xenolith_secrets_refusals_total{code="${code}"} ${count}`);
-  }
-  for (const { path, bytes, slots } of figures.owners) {
-    const label = `{owner="${path.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"}`;
-    lines.push(`xenolith_secrets_owner_bytes${label} ${bytes}`, `xenolith_secrets_owner_slots${label} ${slots}`);
-  }
-  return `${lines.join("\n")}\n`;
+const quoted = (text: string): string => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
+
+const metricsOf = (figures: PoolStatistics): readonly Metric[] => {
+  const refusals = Object.entries(figures.refusals);
+  const ofOwners = (value: (owner: OwnerStatistics) => number): Sample[] =>
+    figures.owners.map((owner) => [`{owner=${quoted(owner.path)}}`, value(owner)]);
+  const one = (value: number): Sample[] => [["", value]];
+  return [
+    ["hidden", "gauge", "Whether the kernel itself cannot read it.", one(figures.hidden ? 1 : 0)],
+    ["ceiling_bytes", "gauge", "Secret memory at most.", one(figures.ceilingBytes)],
+    ["locked_bytes", "gauge", "Chunks and regions.", one(figures.lockedBytes)],
+    ["locked_bytes_high", "gauge", "The most of them so far.", one(figures.lockedBytesHigh)],
+    ["used_bytes", "gauge", "What owners have.", one(figures.usedBytes)],
+    ["free_bytes", "gauge", "What is free in chunks.", one(figures.freeBytes)],
+    ["region_bytes", "gauge", "What is in regions.", one(figures.regionBytes)],
+    ["chunks", "gauge", "Chunks.", one(figures.chunks)],
+    ["slots", "gauge", "Secrets and regions.", one(figures.slots)],
+    ["degraded_slots", "gauge", "Those of them that the kernel can read.", one(figures.degradedSlots)],
+    ["growths_total", "counter", "Chunks and regions that were added.", one(figures.growths)],
+    ["shrinks_total", "counter", "Chunks that were given back.", one(figures.shrinks)],
+    ["last_growth_seconds", "gauge", "How long the last one took.", one(figures.lastGrowthMs / 1000)],
+    ["overruns_total", "counter", "Secrets behind which something had written.", one(figures.overruns)],
+    [
+      "refusals_total",
+      "counter",
+      "Refused requests, by code.",
+      refusals.map(([code, count]): Sample => [`{code=${quoted(code)}}`, count]),
+    ],
+    ["owner_bytes", "gauge", "What an owner has, those below it included.", ofOwners(({ bytes }) => bytes)],
+    ["owner_slots", "gauge", "Its secrets and regions.", ofOwners(({ slots }) => slots)],
+    ["owner_refusals_total", "counter", "What it was refused.", ofOwners(({ refusals: count }) => count)],
+  ];
 };
 
-const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+/** The figures in the text format of Prometheus. Of secrets nothing, of owners their names. */
+export const formatSecretMetrics = (figures: PoolStatistics): string =>
+  metricsOf(figures)
+    .map(([suffix, kind, help, samples]) => {
+      const name = `xenolith_secrets_${suffix}`;
+      const lines = samples.map(([labels, value]) => `${name}${labels} ${value}\n`).join("");
+      return `# HELP ${name} ${help}\n# TYPE ${name} ${kind}\n${lines}`;
+    })
+    .join("");

@@ -8,6 +8,7 @@ import { HelperActor } from "./helper-actor.ts";
 import { Log } from "./log.ts";
 import { DaemonMetrics } from "./metrics.ts";
 import type { DaemonOptions } from "./options.ts";
+import { openPayloadMemory, type PayloadMemory } from "./payload-memory.ts";
 import type { PersistentStore } from "./persistent-store.ts";
 import { procTable } from "./proc-files.ts";
 import { ProcessRegistry } from "./process-registry.ts";
@@ -54,7 +55,8 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
     release: (pid) => registry.release(pid),
   });
   const { errorPriority, upcallTimeoutMs, limits } = options;
-  const service = new KeyService({ upcall: actor, errorPriority, upcallTimeoutMs, limits });
+  const payloads = await openPayloadMemory(options.payloads, log);
+  const service = new KeyService({ upcall: actor, errorPriority, upcallTimeoutMs, limits, payloads: payloads.store });
   actor.serve(service);
   const registry = new ProcessRegistry(service, procTable);
   const server = new KeyServer({ service, registry, metrics, log, peerCredentials: machine.peerCredentials });
@@ -63,7 +65,7 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
   const inherited = inheritedListener(machine.environment);
   if (inherited === undefined) await server.listen(socket, options.socketMode);
   else await server.listenOn(inherited);
-  const endMetrics = await startMetrics(options, { service, registry, metrics });
+  const endMetrics = await startMetrics(options, { service, registry, metrics, payloads });
   log.event("info", "serving", { socket: inherited === undefined ? socket : `descriptor ${inherited}` });
 
   let closing: Promise<void> | undefined;
@@ -73,6 +75,7 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
     await store?.close();
     registry.close();
     service.close();
+    await payloads.close();
     log.event("info", "ended");
   };
   const closeOnce = (): Promise<void> => (closing ??= close());
@@ -98,12 +101,13 @@ const openStore = async (
 
 const startMetrics = async (
   { metrics: place }: DaemonOptions,
-  { service, registry, metrics }: Pick<RunningDaemon, "service" | "registry" | "metrics">,
+  parts: Pick<RunningDaemon, "service" | "registry" | "metrics"> & { readonly payloads: PayloadMemory },
 ): Promise<() => Promise<void>> => {
   if (place === undefined) return () => Promise.resolve();
   const { serveMetrics } = await import("./metrics-server.ts");
   return await serveMetrics(place, () => {
-    const { keys, users, payloads } = service.statistics();
-    return metrics.render({ keys, users, payloads, processes: registry.size });
+    const { keys, users, payloads } = parts.service.statistics();
+    const numbers = parts.metrics.render({ keys, users, payloads, processes: parts.registry.size });
+    return numbers + parts.payloads.metrics();
   });
 };

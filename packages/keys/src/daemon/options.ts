@@ -5,6 +5,7 @@ import type { KeyLimits } from "../limits.ts";
 import { type ConfigPlaces, systemConfig } from "../request-key/config.ts";
 import { limitNames } from "./calls.ts";
 import { isLogLevel, type LogLevel } from "./log.ts";
+import { isPayloadPolicy, type PayloadOptions } from "./payload-memory.ts";
 
 /** How the daemon is run. */
 export interface DaemonOptions {
@@ -16,12 +17,16 @@ export interface DaemonOptions {
   readonly upcallTimeoutMs: number;
   readonly errorPriority: "documented" | "linux-6";
   readonly limits: Partial<KeyLimits>;
+  readonly payloads: PayloadOptions;
   readonly persistent: string | undefined;
   readonly persistentKey: string | undefined;
   readonly metrics: string | undefined;
   readonly logLevel: LogLevel;
   readonly logDescriptions: boolean;
 }
+
+/** Room for a million small keys and more; taken as it is needed. */
+const PAYLOAD_MEMORY = "256M";
 
 /** What `xkeyd --help` prints. */
 export const daemonHelp = `Usage: xkeyd [options]
@@ -38,6 +43,10 @@ Keeps keys for the programs of this machine, or of one user, and has those built
   --upcall-timeout SECS   give up a helper after this time (default: 0, never)
   --error-priority WHICH  documented (default) or linux-6: which of several errors a search answers with
   --limit NAME=VALUE      a limit of /proc/sys/kernel/keys; repeatable
+  --payloads HOW          degraded (default): in secret memory (memfd_secret), or where the kernel has none in locked
+                          memory, which is said; strict: in secret memory or not at all; off: in ordinary memory
+  --payload-memory SIZE   for all payloads, such as 64M (default: 256M, less where RLIMIT_MEMLOCK says so)
+  --payload-quota SIZE    for those of each user but root (default: a quarter of that)
   --persistent FILE       keep persistent keyrings there, encrypted, across restarts
   --persistent-key FILE   32 bytes, or 64 hexadecimal digits, that encrypt it
                           (default: the systemd credential xkeyd.persistent)
@@ -71,6 +80,28 @@ const secondsFrom = (text: string): number => {
 const modeFrom = (text: string): number =>
   /^[0-7]{3,4}$/.test(text) ? Number.parseInt(text, 8) : fail(`--socket-mode ${text}: not an octal mode`);
 
+const SIZES: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+const sizeFrom = (option: string, text: string): number => {
+  const [, digits = "", unit = ""] = /^(\d{1,12})([KMG]?)$/.exec(text) ?? [];
+  return digits === ""
+    ? fail(`${option} ${text}: not a size such as 65536, 512K or 64M`)
+    : Number(digits) * SIZES[unit]!;
+};
+
+const payloadsFrom = (values: {
+  readonly payloads?: string;
+  readonly "payload-memory"?: string;
+  readonly "payload-quota"?: string;
+}): PayloadOptions => {
+  const { payloads: policy = "degraded", "payload-memory": memory = PAYLOAD_MEMORY, "payload-quota": quota } = values;
+  return {
+    policy: isPayloadPolicy(policy) ? policy : fail(`--payloads ${policy}: not strict, degraded or off`),
+    bytesMax: sizeFrom("--payload-memory", memory),
+    userBytesMax: quota === undefined ? undefined : sizeFrom("--payload-quota", quota),
+  };
+};
+
 const names = {
   socket: { type: "string" },
   "socket-mode": { type: "string" },
@@ -81,6 +112,9 @@ const names = {
   "upcall-timeout": { type: "string" },
   "error-priority": { type: "string" },
   limit: { type: "string", multiple: true },
+  payloads: { type: "string" },
+  "payload-memory": { type: "string" },
+  "payload-quota": { type: "string" },
   persistent: { type: "string" },
   "persistent-key": { type: "string" },
   metrics: { type: "string" },
@@ -120,6 +154,7 @@ export const parseDaemonOptions = (
     errorPriority:
       priority === "documented" || priority === "linux-6" ? priority : fail(`--error-priority ${priority}: unknown`),
     limits: Object.fromEntries((values.limit ?? []).map(limitFrom)),
+    payloads: payloadsFrom(values),
     persistent: values.persistent,
     persistentKey: values["persistent-key"] ?? credentialFile(environment),
     metrics: values.metrics,
