@@ -4,7 +4,7 @@
 import * as abi from "@xenolith/abi";
 import type { Cpu, Handler } from "./cpu.ts";
 import { HVM_PARAM_COUNT } from "./hvm-param-table.ts";
-import { P2M_GRANT_RO, P2M_HOLE, P2M_RAM_RO, p2mType } from "./p2m.ts";
+import { isGuestWritable, P2M_HOLE } from "./p2m.ts";
 import { resolveDomain } from "./policy.ts";
 
 const { EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, EPERM } = abi;
@@ -157,9 +157,8 @@ const getMemType = (cpu: Cpu, arg: number): number => {
   if (!memory.fetch(arg, question.sizeBytes)) return -EFAULT;
   const slot = resolveDomain(cpu, question.domid.get(memory.scratch, 0), "TARGET");
   if (slot < 0) return slot;
-  const type = p2mType(hypervisor.p2m.get(slot, question.pfn.get(memory.scratch, 0)));
-  const isReadOnly = type === P2M_RAM_RO || type === P2M_GRANT_RO;
-  const answer = type === P2M_HOLE ? MEM_TYPE_ABSENT : isReadOnly ? MEM_TYPE_RAM_RO : MEM_TYPE_RAM;
+  const entry = hypervisor.p2m.get(slot, question.pfn.get(memory.scratch, 0));
+  const answer = entry === P2M_HOLE ? MEM_TYPE_ABSENT : isGuestWritable(entry) ? MEM_TYPE_RAM : MEM_TYPE_RAM_RO;
   question.mem_type.set(memory.scratch, 0, answer);
   return memory.store(arg, question.sizeBytes) ? 0 : -EFAULT;
 };
