@@ -11,7 +11,7 @@ import type { Hypervisor } from "@xenolith/core";
 import type { KeyService, KeyServiceOptions, SecretPayloadStore, UpcallActor } from "@xenolith/keys";
 import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostSecrets } from "./host-secrets.ts";
-import type { KeyBuilder } from "./keys/key-builder.ts";
+import type { KeyBuilder, KeyRequest } from "./keys/key-builder.ts";
 import type { KeyProgram } from "./keys/key-program.ts";
 import { DOMAIN_UID_FIRST, domainUid, KeyringTable } from "./keys/keyring-table.ts";
 
@@ -22,6 +22,8 @@ export interface HostKeysOptions extends Omit<KeyServiceOptions, "payloads"> {
    * called as the kernel calls request-key(8). Instead of `upcall`, for which one starts helpers oneself.
    */
   readonly requestKey?: KeyBuilder | KeyProgram;
+  /** Told that `requestKey` threw, could not be started, or gave what cannot be a key; whoever asked is refused. */
+  readonly onRequestFailed?: (error: unknown, request: KeyRequest) => void;
 }
 
 /** Throws XenolithError `INVALID_ARGUMENT` for options that contradict each other. */
@@ -40,7 +42,6 @@ export interface HostKeysParts {
   readonly secrets: HostSecrets;
   /** Name of the domain in a slot. */
   readonly nameOf: (slot: number) => string;
-  readonly noteFault: (message: string) => void;
 }
 
 /** See above. */
@@ -48,7 +49,6 @@ export class HostKeys {
   readonly #hypervisor: Hypervisor;
   readonly #secrets: HostSecrets;
   readonly #options: HostKeysOptions;
-  readonly #noteFault: (message: string) => void;
   /** Keyrings of domains. */
   readonly keyrings: KeyringTable;
   #service: KeyService | undefined;
@@ -59,7 +59,6 @@ export class HostKeys {
   constructor(parts: HostKeysParts, options: HostKeysOptions = {}) {
     this.#hypervisor = parts.hypervisor;
     this.#secrets = parts.secrets;
-    this.#noteFault = parts.noteFault;
     this.#options = options;
     this.keyrings = new KeyringTable(parts.hypervisor, parts.nameOf);
   }
@@ -99,7 +98,7 @@ export class HostKeys {
       this.#secrets.pool(),
     ]);
     if (this.#isClosed) throw closed();
-    const { requestKey: _, ...options } = this.#options;
+    const { requestKey: _builder, onRequestFailed: _told, ...options } = this.#options;
     const upcall = await this.#upcalls();
     if (this.#isClosed) throw closed();
     const payloads = new Store(pool.table(), (uid) => this.#ownerOf(pool, uid));
@@ -136,7 +135,7 @@ export class HostKeys {
     return new BuilderActor(typeof requestKey === "function" ? requestKey : await this.#program(requestKey), {
       service: () => this.#service!,
       domainOf: (uid) => this.keyrings.ofUser(uid)?.facts,
-      noteFault: this.#noteFault,
+      onFailure: (error, request) => this.#options.onRequestFailed?.(error, request),
     });
   }
 

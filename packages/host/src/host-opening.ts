@@ -117,12 +117,13 @@ export const openParts = (options: HostOptions): HostParts => {
 interface KeysNeed extends Omit<HostKeysParts, "nameOf"> {
   readonly services: ServiceCalls;
   readonly domains: ReadonlyMap<number, Domain>;
+  readonly noteFault: (message: string) => void;
 }
 
 /** The keys of the host, and of its guests. */
 const openKeys = ({ services, domains, ...parts }: KeysNeed, options: HostKeysOptions | undefined): HostKeys => {
-  const keys = new HostKeys({ ...parts, nameOf: (slot) => domains.get(slot)?.name ?? "" }, options);
   const { hypervisor, secrets, noteFault } = parts;
+  const keys = new HostKeys({ hypervisor, secrets, nameOf: (slot) => domains.get(slot)?.name ?? "" }, options);
   const keyOp = new KeyOp({ keys, secrets, noteFault });
   services.handle(__HYPERVISOR_key_op, (call) =>
     keyOp.serve({ ...call, secretPages: secretPagesOf(hypervisor, call.slot) }),

@@ -92,7 +92,7 @@ describe("keys of a host", () => {
     const host = await openHost({ warmVcpuCount: 0 });
     const { hypervisor } = host;
     const holder = new HostSecrets({ ...secrets, domainQuota: { slots: 1 } }, () => {});
-    const keys = new HostKeys({ hypervisor, secrets: holder, nameOf: String, noteFault: () => {} });
+    const keys = new HostKeys({ hypervisor, secrets: holder, nameOf: String });
     const [pool, service] = await Promise.all([holder.pool(), keys.service()]);
     const paths = (): string[] => pool.statistics().owners.map(({ path }) => path);
     const image = guest(`(module (memory (export "memory") 1) (func (export "_start")))`);

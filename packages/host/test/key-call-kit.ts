@@ -174,7 +174,7 @@ export class KeyHost {
     const hypervisor = { domains, geometry: { domainCountMax: 5 } } as unknown as Hypervisor;
     this.secrets = new HostSecrets({ policy: "degraded", underPressure: () => false, ...secrets }, noteFault);
     const nameOf = (slot: number): string => `guest${slot}`;
-    this.keys = new HostKeys({ hypervisor, secrets: this.secrets, nameOf, noteFault }, options);
+    this.keys = new HostKeys({ hypervisor, secrets: this.secrets, nameOf }, options);
     this.op = new KeyOp({ keys: this.keys, secrets: this.secrets, noteFault });
   }
 
@@ -215,6 +215,7 @@ export const onKeyHost =
   async (): Promise<void> => {
     const host = new KeyHost(options, secrets);
     try {
+      await host.service();
       await test(host);
     } catch (error) {
       await host.keys.close();

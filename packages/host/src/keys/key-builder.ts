@@ -5,7 +5,7 @@
 import { errno, type ErrnoName } from "@xenolith/abi";
 import type { Answer, KeyService, Upcall, UpcallActor } from "@xenolith/keys";
 import type { Secret } from "@xenolith/secrets";
-import type { DomainFacts } from "./domain-keyrings.ts";
+import { type DomainFacts, refusal } from "./domain-keyrings.ts";
 
 /** A key that is wanted. */
 export interface KeyRequest {
@@ -54,25 +54,31 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const settle = async (answer: Answer): Promise<number> => (typeof answer === "number" ? answer : await answer.settled);
 
+const done = (what: string, result: number): void => {
+  if (result < 0) throw refusal(what, result);
+};
+
+/** What a builder is called with. */
+export interface BuilderParts {
+  readonly service: () => KeyService;
+  /** The domain with this user number. */
+  readonly domainOf: (uid: number) => DomainFacts | undefined;
+  /** Told that a builder failed, or gave what cannot be a key. */
+  readonly onFailure: (error: unknown, request: KeyRequest) => void;
+}
+
 /** Has keys built by a builder. */
 export class BuilderActor implements UpcallActor {
   readonly #build: KeyBuilder;
   readonly #service: () => KeyService;
   readonly #domainOf: (uid: number) => DomainFacts | undefined;
-  readonly #noteFault: (message: string) => void;
+  readonly #onFailure: BuilderParts["onFailure"];
 
-  constructor(
-    build: KeyBuilder,
-    parts: {
-      readonly service: () => KeyService;
-      readonly domainOf: (uid: number) => DomainFacts | undefined;
-      readonly noteFault: (message: string) => void;
-    },
-  ) {
+  constructor(build: KeyBuilder, parts: BuilderParts) {
     this.#build = build;
     this.#service = parts.service;
     this.#domainOf = parts.domainOf;
-    this.#noteFault = parts.noteFault;
+    this.#onFailure = parts.onFailure;
   }
 
   async run(upcall: Upcall): Promise<number> {
@@ -81,18 +87,22 @@ export class BuilderActor implements UpcallActor {
     const callout = await this.#read(upcall, ASSUMED_KEY, CALLOUT_BYTES_MAX);
     try {
       const request = await this.#requestOf(upcall, callout);
-      if (request === undefined) return 0;
-      const reply = await this.#build(request);
-      // The helper's record is gone then.
-      if (upcall.signal.aborted) return discard(reply);
-      return await this.#answer(upcall, reply);
-    } catch (error) {
-      // Of what was thrown only the kind is kept: it could hold anything, a secret too.
-      const kind = error instanceof Error ? error.name : typeof error;
-      this.#noteFault(`the builder of keys failed with ${kind}`);
+      if (request !== undefined) await this.#buildFor(upcall, request);
+      // Whatever came of it: a key that is not built is refused.
       return 0;
     } finally {
       callout.fill(0);
+    }
+  }
+
+  async #buildFor(upcall: Upcall, request: KeyRequest): Promise<void> {
+    try {
+      const reply = await this.#build(request);
+      // The helper's record is gone then.
+      if (upcall.signal.aborted) discard(reply);
+      else await this.#answer(upcall, reply);
+    } catch (error) {
+      if (!upcall.signal.aborted) this.#onFailure(error, request);
     }
   }
 
@@ -119,19 +129,20 @@ export class BuilderActor implements UpcallActor {
     return bytes.subarray(0, Math.max(0, size));
   }
 
-  async #answer(upcall: Upcall, reply: KeyReply): Promise<number> {
+  async #answer(upcall: Upcall, reply: KeyReply): Promise<void> {
     const { helper, target } = upcall;
     const service = this.#service();
-    if (reply === undefined) return 0;
+    if (reply === undefined) return;
     if (isRefusal(reply)) {
-      const refusal = { seconds: reply.seconds, error: errno[reply.error], ring: 0 };
-      return await settle(service.reject(helper, target, refusal));
+      const { seconds, error } = reply;
+      done("refuse a key", await settle(service.reject(helper, target, { seconds, error: errno[error], ring: 0 })));
+      return;
     }
     const { payload, seconds = 0 } = isBuilt(reply) ? reply : { payload: reply };
     // Before it is built: afterwards the authority is gone.
     if (seconds > 0) await settle(service.setTimeout(helper, target, seconds));
-    const result = await settle(usePayload(payload, (bytes) => service.instantiate(helper, target, bytes, 0)));
-    return result;
+    const answer = usePayload(payload, (bytes) => service.instantiate(helper, target, bytes, 0));
+    done("build a key", await settle(answer));
   }
 }
 
@@ -154,7 +165,6 @@ export const usePayload = (payload: KeyPayload, use: (bytes: Uint8Array) => Answ
   }
 };
 
-const discard = (reply: KeyReply): number => {
+const discard = (reply: KeyReply): void => {
   if (reply !== undefined && !isRefusal(reply)) usePayload(isBuilt(reply) ? reply.payload : reply, () => 0);
-  return 0;
 };
