@@ -207,7 +207,7 @@ XEN_CHECK_SIZE(struct xen_key_get_keyring_id, 8);
 XEN_CHECK_OFFSET(struct xen_key_get_keyring_id, ring, 0);
 XEN_CHECK_OFFSET(struct xen_key_get_keyring_id, flags, 4);
 
-/* XENKEY_join_session: the serial number of the domain's new session keyring, or 0: it had it already. Source: keyctl_join_session_keyring(3). */
+/* XENKEY_join_session: the serial number of the domain's new session keyring. Source: keyctl_join_session_keyring(3). */
 struct xen_key_join_session {
     XEN_GUEST_HANDLE(char) name;
     uint32_t name_len;

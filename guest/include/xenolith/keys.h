@@ -81,8 +81,8 @@ int key_clear(key_serial_t ring);
 /* The serial number of a keyring with a name of its own; `create`: it is made if there is none. */
 key_serial_t key_get_keyring_id(key_serial_t ring, _Bool create);
 /*
- * Gives the whole domain another session keyring: a new one, or the one that was made with this name. Keys that only the old
- * one had are gone. Its serial number; 0: the domain has it already.
+ * Gives the whole domain another session keyring, a new one of this name (NULL: without a name). Keys that only the old one
+ * had are gone. Its serial number.
  */
 key_serial_t key_join_session(const char *name);
 

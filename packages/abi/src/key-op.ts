@@ -127,7 +127,7 @@ export const xen_key_set_timeout = struct("xen_key_set_timeout", 8, {
 /** XENKEY_get_keyring_id: the serial number. Source: keyctl_get_keyring_ID(3). */
 export const xen_key_get_keyring_id = struct("xen_key_get_keyring_id", 8, { ring: s32, flags: u32 });
 
-/** XENKEY_join_session: the serial number of the domain's new session keyring, or 0: it had it already. Source: keyctl_join_session_keyring(3). */
+/** XENKEY_join_session: the serial number of the domain's new session keyring. Source: keyctl_join_session_keyring(3). */
 export const xen_key_join_session = struct("xen_key_join_session", 12, {
   name: handle32("char"),
   name_len: u32,
