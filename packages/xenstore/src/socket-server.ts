@@ -1,8 +1,5 @@
-import { XenolithError } from "@xenolith/abi";
-import { once } from "node:events";
-import { chmod, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
-import { createConnection, createServer, type Server, type Socket } from "node:net";
-import { dirname, join } from "node:path";
+import { listenAtPath } from "@xenolith/sys/unix-socket";
+import { createServer, type Socket } from "node:net";
 import type { ByteChannel, ChannelState } from "./channel.ts";
 import { ChunkQueue } from "./chunk-queue.ts";
 import type { Connection } from "./connection.ts";
@@ -70,8 +67,8 @@ export interface XenstoreSocket extends AsyncDisposable {
 
 /**
  * Serves a store at a path, with mode 0600: whoever may connect is the control domain. What a daemon that is gone left
- * there is replaced. `SYSTEM_CALL` if another daemon listens there, something else than a socket is in the way, or the
- * directory cannot be written.
+ * there is replaced. `SERVICE_RUNNING` if another daemon listens there, `SYSTEM_CALL` if something else than a socket is in
+ * the way, or the directory cannot be written.
  */
 export const listenXenstore = async (server: XenstoreServer, path: string): Promise<XenstoreSocket> => {
   const connections = new Map<Socket, Connection>();
@@ -83,53 +80,14 @@ export const listenXenstore = async (server: XenstoreServer, path: string): Prom
     connections.set(socket, server.connectControl(channel));
     socket.on("close", () => connections.delete(socket));
   });
-  await checkFree(path);
-  try {
-    await bindPrivately(listener, path);
-  } catch (cause) {
-    listener.close();
-    throw new XenolithError("SYSTEM_CALL", `listen at ${path}: ${messageOf(cause)}`, { cause });
-  }
-  const { ino } = await lstat(path);
+  const remove = await listenAtPath(listener, path, 0o600);
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => listener.close(() => resolve()));
     for (const connection of connections.values()) server.disconnect(connection);
     await closed;
-    const left = await lstat(path).catch(() => undefined);
-    if (left?.ino === ino) await unlink(path).catch(() => {});
+    await remove();
   };
   const closeOnce = (): Promise<void> => (closing ??= close());
   return { path, close: closeOnce, [Symbol.asyncDispose]: closeOnce };
-};
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-
-/** In a directory of its own until the mode is set, so that nobody else can connect in between. */
-const bindPrivately = async (listener: Server, path: string): Promise<void> => {
-  const directory = await mkdtemp(join(dirname(path), ".xs"));
-  try {
-    const hidden = join(directory, "s");
-    listener.listen(hidden);
-    await once(listener, "listening");
-    await chmod(hidden, 0o600);
-    await rename(hidden, path);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-};
-
-const checkFree = async (path: string): Promise<void> => {
-  const found = await lstat(path).catch(() => undefined);
-  if (found === undefined) return;
-  if (!found.isSocket()) throw new XenolithError("SYSTEM_CALL", `listen at ${path}: something else is there`);
-  const probe = createConnection(path);
-  try {
-    await once(probe, "connect");
-  } catch {
-    return; // Nobody listens: a daemon that is gone left it.
-  } finally {
-    probe.destroy();
-  }
-  throw new XenolithError("SYSTEM_CALL", `listen at ${path}: another daemon listens there`);
 };

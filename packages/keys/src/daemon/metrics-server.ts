@@ -17,10 +17,8 @@ export const serveMetrics = async (place: string, render: () => string): Promise
     }
     response.writeHead(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }).end(render());
   });
-  const remove =
-    place.startsWith("/") || place.startsWith(".")
-      ? await listenAt(server, place, SOCKET_MODE)
-      : await listenTcp(server, place);
+  const isPath = place.startsWith("/") || place.startsWith(".");
+  const remove = await (isPath ? listenAt(server, place, SOCKET_MODE) : listenTcp(server, place));
   return async () => {
     server.close();
     server.closeAllConnections();

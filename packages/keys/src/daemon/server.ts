@@ -45,7 +45,7 @@ export class KeyServer implements AsyncDisposable {
     this.#server = createServer({ pauseOnConnect: false }, (socket) => this.#accept(socket));
   }
 
-  /** Listens at a path with these permissions. `SYSTEM_CALL`. */
+  /** Listens at a path with these permissions. `SERVICE_RUNNING`, `SYSTEM_CALL`. */
   async listen(path: string, mode: number): Promise<void> {
     this.#remove = await listenAt(this.#server, path, mode);
   }

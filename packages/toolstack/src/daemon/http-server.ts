@@ -4,12 +4,12 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
-import { lstatSync, unlinkSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
-import net from "node:net";
+import type net from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { XenolithError } from "@xenolith/abi";
+import { listenAtPath } from "@xenolith/sys/unix-socket";
 import { failureResponse } from "./router.ts";
 
 /** Connections at once, of each listener. */
@@ -64,17 +64,14 @@ const limits = {
  * @throws XenolithError `SERVICE_RUNNING`, `SYSTEM_CALL`.
  */
 export const listenAtSocket = async (fetch: Fetch, path: string, ownsProcess: boolean): Promise<Listener> => {
-  await removeStale(path);
   const server = http.createServer(limits, listenerOf(fetch, ownsProcess));
-  // The socket is made with this mode: there is no moment in which others could connect.
-  const before = process.umask(0o177);
-  try {
-    server.listen(path);
-  } finally {
-    process.umask(before);
-  }
-  await listening(server, path);
-  return { place: path, close: () => closeServer(server) };
+  server.maxConnections = CONNECTION_COUNT_MAX;
+  const remove = await listenAtPath(server, path, 0o600);
+  const close = async (): Promise<void> => {
+    await closeServer(server);
+    await remove();
+  };
+  return { place: path, close };
 };
 
 /**
@@ -154,23 +151,3 @@ const closeServer = async (server: http.Server | https.Server): Promise<void> =>
   await closed;
   clearTimeout(overdue);
 };
-
-/** Makes way at `path`, unless somebody answers there or it is something else than a socket. */
-const removeStale = async (path: string): Promise<void> => {
-  const status = lstatSync(path, { throwIfNoEntry: false });
-  if (status === undefined) return;
-  if (!status.isSocket())
-    throw new XenolithError("SYSTEM_CALL", `listen at ${path}: something else than a socket is there`);
-  if (await isAnswered(path)) throw new XenolithError("SERVICE_RUNNING", `another service listens at ${path}`);
-  unlinkSync(path);
-};
-
-const isAnswered = (path: string): Promise<boolean> =>
-  new Promise((resolve) => {
-    const probe = net.createConnection(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", () => resolve(false));
-  });
