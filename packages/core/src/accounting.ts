@@ -18,6 +18,27 @@ import type { Hypervisor } from "./hypervisor.ts";
 export const outstandingClaims = (hypervisor: Hypervisor): number =>
   Atomics.load(hypervisor.frames.totals, TOTAL_CLAIMED);
 
+/** Frames that nobody owns, and how many of them are claimed. */
+export interface FreeFrames {
+  free: number;
+  claimed: number;
+}
+
+const totals: FreeFrames = { free: 0, claimed: 0 };
+
+/**
+ * Both sums at one moment: while a block is being split, the one of free frames alone is too low. The caller's to read
+ * until its next call.
+ */
+export const freeFramesNow = ({ frames, locks }: Hypervisor): Readonly<FreeFrames> => {
+  const lock = locks.id("allocator");
+  locks.acquire(lock);
+  totals.free = frames.totals[TOTAL_FREE]!;
+  totals.claimed = frames.totals[TOTAL_CLAIMED]!;
+  locks.release(lock);
+  return totals;
+};
+
 /**
  * Allocates one contiguous run of at most `countMax` frames for the domain in `slot`, in its accounts and with one
  * reference each, and says in `out` which. 0, -EINVAL: it is dying, -EPERM or -E2BIG: it owns all that it may, -ENOMEM:
@@ -165,50 +186,40 @@ export const restoreClaim = (hypervisor: Hypervisor, slot: number, claimed: numb
  * Sets memory aside so that the domain can come to own `pages` frames; 0 cancels its claim. 0, -EINVAL: there is a claim
  * already, or `pages` is not between what it owns and what it may own, or it is dying, -ENOMEM: too little is free.
  */
-export const setClaim = (hypervisor: Hypervisor, slot: number, pages: number): number => {
-  const { domains, frames, locks } = hypervisor;
-  const lock = locks.id("pages", slot);
-  const allocator = locks.id("allocator");
-  locks.acquire(lock);
-  locks.acquire(allocator);
-  const held = domains.claim[slot]!;
-  const total = domains.totPages[slot]!;
-  const wanted = pages - total;
-  let result = 0;
-  if (pages === 0) {
-    domains.claim[slot] = 0;
-    Atomics.sub(frames.totals, TOTAL_CLAIMED, held);
-  } else if (held !== 0 || !(pages > total && pages <= domains.maxPages[slot]!) || !isAlive(hypervisor, slot)) {
-    result = -EINVAL;
-  } else if (wanted > frames.totals[TOTAL_FREE]! - frames.totals[TOTAL_CLAIMED]!) {
-    result = -ENOMEM;
-  } else {
-    domains.claim[slot] = wanted;
-    Atomics.add(frames.totals, TOTAL_CLAIMED, wanted);
-  }
-  locks.release(allocator);
-  locks.release(lock);
-  return result;
-};
+export const setClaim = (hypervisor: Hypervisor, slot: number, pages: number): number =>
+  changeClaim(hypervisor, slot, (held, total, max) => {
+    if (pages === 0) return 0;
+    const isWanted = held === 0 && pages > total && pages <= max && isAlive(hypervisor, slot);
+    return isWanted ? pages - total : -EINVAL;
+  });
 
 /**
  * As `setClaim`, in place of the claim that the domain has, and without harm when it owns `pages` already: then it has
  * none. -EINVAL: `pages` is more than it may own, or it is dying, -ENOMEM: too little is free; the old claim stays.
  */
-export const replaceClaim = (hypervisor: Hypervisor, slot: number, pages: number): number => {
+export const replaceClaim = (hypervisor: Hypervisor, slot: number, pages: number): number =>
+  changeClaim(hypervisor, slot, (_held, total, max) => {
+    const isWanted = pages >= 0 && pages <= max && isAlive(hypervisor, slot);
+    return isWanted ? Math.max(0, pages - total) : -EINVAL;
+  });
+
+/** The claim that a domain is to have, out of what it has claimed, owns and may own; or a negative errno. */
+type ClaimRule = (held: number, total: number, max: number) => number;
+
+/** Changes a claim by a rule, under both locks. 0, what the rule says, or -ENOMEM: too little is free; then nothing changed. */
+const changeClaim = (hypervisor: Hypervisor, slot: number, rule: ClaimRule): number => {
   const { domains, frames, locks } = hypervisor;
   const lock = locks.id("pages", slot);
   const allocator = locks.id("allocator");
   locks.acquire(lock);
   locks.acquire(allocator);
   const held = domains.claim[slot]!;
-  const more = Math.max(0, pages - domains.totPages[slot]!) - held;
-  let result = 0;
-  if (!(pages >= 0 && pages <= domains.maxPages[slot]!) || !isAlive(hypervisor, slot)) result = -EINVAL;
-  else if (more > frames.totals[TOTAL_FREE]! - frames.totals[TOTAL_CLAIMED]!) result = -ENOMEM;
-  else {
-    domains.claim[slot] = held + more;
-    Atomics.add(frames.totals, TOTAL_CLAIMED, more);
+  let result = rule(held, domains.totPages[slot]!, domains.maxPages[slot]!);
+  if (result - held > frames.totals[TOTAL_FREE]! - frames.totals[TOTAL_CLAIMED]!) result = -ENOMEM;
+  if (result >= 0) {
+    domains.claim[slot] = result;
+    Atomics.add(frames.totals, TOTAL_CLAIMED, result - held);
+    result = 0;
   }
   locks.release(allocator);
   locks.release(lock);

@@ -119,7 +119,16 @@ export {
 } from "./p2m.ts";
 export { attachSpace, detachSpace, hookRun, unhookRun } from "./address-space.ts";
 export { kernelMerges, vmaTotal } from "./vma.ts";
-export { assignPages, isAlive, outstandingClaims, replaceClaim, setClaim, unassignPages } from "./accounting.ts";
+export {
+  assignPages,
+  type FreeFrames,
+  freeFramesNow,
+  isAlive,
+  outstandingClaims,
+  replaceClaim,
+  setClaim,
+  unassignPages,
+} from "./accounting.ts";
 export { addReference, getFrame, putFrame } from "./frame-reference.ts";
 export { depopulateRun, populateRun, relinquishMemory } from "./memory-populate.ts";
 export type { Populated } from "./memory-populate.ts";

@@ -3,8 +3,7 @@
  * (-EPERM), operation (-ENOSYS). Source: xen/include/public/sysctl.h.
  */
 import * as abi from "@xenolith/abi";
-import { outstandingClaims } from "./accounting.ts";
-import { freeFrameCount } from "./buddy.ts";
+import { freeFramesNow } from "./accounting.ts";
 import type { Cpu, Handler } from "./cpu.ts";
 import { listDomains, writeDomainInfo } from "./domain-info.ts";
 import { policy } from "./policy-table.ts";
@@ -33,8 +32,9 @@ const physinfo = (cpu: Cpu): number => {
   info.nr_nodes.set(scratch, 0, 1);
   info.capabilities.set(scratch, 0, abi.XEN_SYSCTL_PHYSCAP_hvm | abi.XEN_SYSCTL_PHYSCAP_hap);
   info.total_pages.set(scratch, 0, hypervisor.geometry.machineFrames);
-  info.free_pages.set(scratch, 0, freeFrameCount(hypervisor));
-  info.outstanding_pages.set(scratch, 0, outstandingClaims(hypervisor));
+  const { free, claimed } = freeFramesNow(hypervisor);
+  info.free_pages.set(scratch, 0, free);
+  info.outstanding_pages.set(scratch, 0, claimed);
   info.max_mfn.set(scratch, 0, hypervisor.geometry.machineFrames - 1);
   return 0;
 };

@@ -2,7 +2,7 @@
  * A host: one hypervisor in this process, whose control domain is the calling program.
  */
 import { XenolithError } from "@xenolith/abi";
-import { audit, type Cpu, freeFrameCount, type Hypervisor, outstandingClaims, vmaTotal } from "@xenolith/core";
+import { audit, type Cpu, freeFramesNow, type Hypervisor, vmaTotal } from "@xenolith/core";
 import { ImageCache } from "@xenolith/loader";
 import type { KeyService } from "@xenolith/keys";
 import type { SecretPool } from "@xenolith/secrets";
@@ -223,10 +223,11 @@ export class Host implements AsyncDisposable {
     const { context, domains } = this.#parts;
     const { hypervisor, pool } = context;
     const { geometry } = hypervisor;
+    const { free, claimed } = freeFramesNow(hypervisor);
     return {
       memoryBytes: geometry.machineFrames * FRAME_BYTES,
-      memoryFreeBytes: freeFrameCount(hypervisor) * FRAME_BYTES,
-      memoryClaimedBytes: outstandingClaims(hypervisor) * FRAME_BYTES,
+      memoryFreeBytes: free * FRAME_BYTES,
+      memoryClaimedBytes: claimed * FRAME_BYTES,
       vmas: vmaTotal(hypervisor),
       vmaLimit: geometry.vmaLimit,
       domainCount: domains.size,

@@ -1,6 +1,6 @@
 /** Memory that is set aside for a domain, and why there is none. */
 import { EINVAL, ENOMEM, XenolithError } from "@xenolith/abi";
-import { freeFrameCount, type Hypervisor, isAlive, outstandingClaims, replaceClaim } from "@xenolith/core";
+import { freeFramesNow, type Hypervisor, isAlive, replaceClaim } from "@xenolith/core";
 import { FRAME_BYTES } from "./mmu.ts";
 
 /**
@@ -14,7 +14,8 @@ export const claimFrames = (hypervisor: Hypervisor, slot: number, frames: number
   if (result === 0) return;
   const what = `cannot set ${frames * FRAME_BYTES} bytes aside for domain ${domains.domid[slot]!}`;
   if (result === -ENOMEM) {
-    const free = freeFrameCount(hypervisor) - outstandingClaims(hypervisor) + domains.claim[slot]!;
+    const now = freeFramesNow(hypervisor);
+    const free = now.free - now.claimed + domains.claim[slot]!;
     const owned = domains.totPages[slot]! * FRAME_BYTES;
     throw new XenolithError("MEMORY_EXHAUSTED", `${what}: it owns ${owned}, and ${free * FRAME_BYTES} are free for it`);
   }
