@@ -45,6 +45,12 @@ static inline _Bool parse_number(const char *digits, uint32_t *value) {
 int xenstore_ask(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count, char *to, size_t size);
 /* A request with an answer that says no more than that it was done. */
 int xenstore_command(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count);
+/* Puts a request into the ring, whose answer nobody waits for. xenstore_posted() is to follow. 0 or a negative errno. */
+int xenstore_post(uint32_t type, const struct piece *pieces, unsigned int count);
+/* Sends what was posted on its way. False: an answer to something posted earlier, that came meanwhile, said no. */
+_Bool xenstore_posted(void);
+/* Nothing of the ring and its channel is touched any more, until the next request. */
+void xenstore_let_go(void);
 /* The other side does not keep to the protocol: nothing is asked any more. -EIO. */
 int xenstore_broken(void);
 

@@ -26,7 +26,7 @@ int xenstore_ring_put(struct xenstore_domain_interface *page, const char *bytes,
   return (int)length;
 }
 
-int xenstore_ring_get(struct xenstore_domain_interface *page, char *bytes, uint32_t length) {
+int xenstore_ring_get(struct xenstore_domain_interface *page, char *bytes, uint32_t length, _Bool *was_full) {
   uint32_t consumer = load(&page->rsp_cons), ready = load(&page->rsp_prod) - consumer, done = 0;
   if (ready > XENSTORE_RING_SIZE) return -XEN_EIO;
   length = least(length, ready);
@@ -35,7 +35,10 @@ int xenstore_ring_get(struct xenstore_domain_interface *page, char *bytes, uint3
     __builtin_memcpy(bytes + done, page->rsp + at, piece);
     done += piece;
   }
-  if (length > 0) store(&page->rsp_cons, consumer + length);
+  if (length == 0) return 0;
+  store(&page->rsp_cons, consumer + length);
+  /* After the store: who filled the ring meanwhile has not seen it, or looks at it once more. */
+  if (__atomic_load_n(&page->rsp_prod, __ATOMIC_SEQ_CST) - consumer >= XENSTORE_RING_SIZE) *was_full = 1;
   return (int)length;
 }
 
@@ -49,7 +52,7 @@ int xenstore_reader_fill(struct xenstore_reader *reader, struct xenstore_domain_
       reader->payload[reader->head.len] = 0;
       return 1;
     }
-    int count = xenstore_ring_get(page, to, end - reader->got);
+    int count = xenstore_ring_get(page, to, end - reader->got, &reader->was_full);
     if (count <= 0) return count;
     reader->got += (uint32_t)count;
   }

@@ -17,6 +17,8 @@ static struct {
   /* 0: not connected yet; 1: connected; negative: why not. */
   int state;
   uint32_t request;
+  /* An answer to a request of xenstore_post said no. */
+  _Bool post_failed;
   struct xenstore_reader reader;
 } store;
 
@@ -111,17 +113,21 @@ static void deliver(void) {
 
 int xenstore_broken(void) { return store.state = -XEN_EIO; }
 
-/* Takes in what the ring holds, up to the answer to request `wanted` (0: none). 1: it is in the reader. */
+/*
+ * Takes in what the ring holds, up to the answer to request `wanted` (0: none). 1: it is in the reader. Other answers are to
+ * what was posted.
+ */
 static int receive(uint32_t wanted) {
-  uint32_t before = store.page->rsp_cons;
   int status;
+  store.reader.was_full = 0;
   while ((status = xenstore_reader_fill(&store.reader, store.page)) == 1) {
     const struct xsd_sockmsg *head = &store.reader.head;
     store.reader.got = 0;
     if (head->type == XS_WATCH_EVENT) queue_event(store.reader.payload, head->len);
     else if (wanted != 0 && head->req_id == wanted) break;
+    else if (head->type == XS_ERROR) store.post_failed = 1;
   }
-  if (store.page->rsp_cons != before) xen_event_send(store.port);
+  if (store.reader.was_full) xen_event_send(store.port);
   return status < 0 ? xenstore_broken() : status;
 }
 
@@ -152,8 +158,8 @@ static int send_bytes(const void *bytes, size_t length) {
   return 0;
 }
 
-/* Sends a request and waits for its answer, which is in the reader then. 0 or a negative errno. */
-static int exchange(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count) {
+/* Puts a request into the ring, under the number `store.request`. 0 or a negative errno. */
+static int send_request(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count) {
   struct xsd_sockmsg head = {.type = type, .tx_id = tx};
   for (unsigned int i = 0; i < count; i++) head.len += (uint32_t)pieces[i].length;
   if (head.len > XENSTORE_PAYLOAD_MAX) return -XEN_E2BIG;
@@ -161,9 +167,15 @@ static int exchange(uint32_t type, xenstore_tx_t tx, const struct piece *pieces,
   head.req_id = store.request;
   int status = send_bytes(&head, sizeof head);
   for (unsigned int i = 0; i < count && status == 0; i++) status = send_bytes(pieces[i].bytes, pieces[i].length);
+  return status;
+}
+
+/* Sends a request and waits for its answer, which is in the reader then. 0 or a negative errno. */
+static int exchange(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count) {
+  int status = send_request(type, tx, pieces, count);
   if (status < 0) return status;
   xen_event_send(store.port);
-  while ((status = receive(head.req_id)) == 0)
+  while ((status = receive(store.request)) == 0)
     if (xen_event_wait(store.port, 0) < 0) return xenstore_broken();
   if (status < 0) return status;
   if (store.reader.head.type == XS_ERROR) return -errno_of(store.reader.payload);
@@ -193,6 +205,22 @@ int xenstore_ask(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, un
   return status;
 }
 
+int xenstore_post(uint32_t type, const struct piece *pieces, unsigned int count) {
+  int status = xenstore_init();
+  if (status < 0) return status;
+  _Bool on = xen_upcalls_off();
+  status = send_request(type, XENSTORE_NO_TX, pieces, count);
+  xen_upcalls_restore(on);
+  return status;
+}
+
+_Bool xenstore_posted(void) {
+  _Bool failed = store.post_failed;
+  store.post_failed = 0;
+  if (store.state == 1) xen_event_send(store.port);
+  return !failed;
+}
+
 int xenstore_command(uint32_t type, xenstore_tx_t tx, const struct piece *pieces, unsigned int count) {
   int status = xenstore_ask(type, tx, pieces, count, NULL, 0);
   return status < 0 ? status : 0;
@@ -220,6 +248,12 @@ int xenstore_init(void) {
   xen_tick_deadline = 1;
   int status = xen_event_on(port, on_event, NULL);
   return status < 0 ? store.state = status : 0;
+}
+
+void xenstore_let_go(void) {
+  evtchn_port_t port = store.port != 0 ? store.port : (evtchn_port_t)xen_start_info->store_evtchn;
+  if (port != 0) xen_event_on(port, NULL, NULL);
+  if (store.state > 0) store.state = 0;
 }
 
 evtchn_port_t xenstore_port(void) { return store.port; }

@@ -27,7 +27,7 @@
  * driver governs at the first target, for a driver that counts for itself; 0 for one that counts with the
  * hypervisor, like this one. A value that is no number of KiB is as if it had not been written.
  *
- * Settings, read at each target: memory/balloon/{schedule_delay,max_schedule_delay,max_retry_count}. Statistics, written
+ * Settings, read when they change: memory/balloon/{schedule_delay,max_schedule_delay,max_retry_count}. Statistics, written
  * once a target was given: data/balloon/{target_kb,schedule_delay,max_schedule_delay,retry_count,max_retry_count} and
  * data/balloon/info/{current_kb,low_kb,high_kb}; low: pages that are missing to static-max.
  */
