@@ -18,8 +18,11 @@ export interface ByteChannel {
   read(target: Uint8Array): number;
   /** Takes as many bytes as there is room for; returns how many. */
   write(bytes: Uint8Array): number;
-  /** Tells the peer that something was read or written. */
-  flush(): void;
+  /**
+   * Tells the peer that something was read or written. `isLast`: nothing more is read before the next look at the channel;
+   * else this may wait for the answers to what the peer has sent already.
+   */
+  flush(isLast: boolean): void;
   /** The peer sent what is not a message: stops, or closes. */
   fail(): void;
   close(): void;

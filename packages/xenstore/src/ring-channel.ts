@@ -90,8 +90,9 @@ export class RingChannel implements ByteChannel {
     return count;
   }
 
-  flush(): void {
-    if (!this.#moved) return;
+  /** A peer that sent several requests sleeps until there is an answer: it is woken once, by the last. */
+  flush(isLast: boolean): void {
+    if (!this.#moved || (!isLast && this.#hasRequest)) return;
     this.#moved = false;
     this.#page.notify();
   }
@@ -104,6 +105,10 @@ export class RingChannel implements ByteChannel {
     if (this.#state === "closed") return;
     this.#state = "closed";
     this.#page.close?.();
+  }
+
+  get #hasRequest(): boolean {
+    return this.#state === "open" && this.#page.loadU32(layout.req_prod.offset) !== this.#requestConsumer;
   }
 
   #offers(feature: number): boolean {

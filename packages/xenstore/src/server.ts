@@ -198,7 +198,7 @@ export class XenstoreServer {
     const sent = connection.output.sendTo(channel);
     const progress = !connection.saturated && !this.#shields.holds(connection) && this.#receive(connection);
     if (progress) connection.output.sendTo(channel);
-    channel.flush();
+    channel.flush(!progress || connection.saturated);
     return sent || progress || state === "reset" || channel.stopped;
   }
 

@@ -24,6 +24,22 @@ describe("the ring", () => {
     });
   }
 
+  it("a guest that sent several requests at once is woken once; one that sent more than it may is woken all the same", () => {
+    const { server, dom0 } = setUp();
+    const guest = addGuest(server, dom0, 7);
+    const read = { type: abi.XS_READ, requestId: 1, transactionId: 0, payload: joinStrings(["x"]) };
+    const eventsFor = (count: number): number => {
+      const before = guest.page.notifyCount;
+      for (let request = 0; request < count; request += 1) guest.page.put(encodeMessage(read));
+      guest.pump();
+      assert.equal(guest.messages().length, count);
+      return guest.page.notifyCount - before;
+    };
+    assert.equal(eventsFor(1), 1);
+    assert.equal(eventsFor(5), 1);
+    assert.ok(eventsFor(40) >= 1);
+  });
+
   it("says what the server can do", () => {
     const { server, dom0 } = setUp();
     assert.equal(addGuest(server, dom0, 7).page.loadU32(server_features.offset), 7);
