@@ -121,7 +121,9 @@ describe("steps of guests that are slow", () => {
     const slow = { domid: 1, currentPages: 10, targetPages: 60, wantedPages: 100 };
     const fast = { domid: 2, currentPages: 50, targetPages: 50, wantedPages: 100 };
     assert.deepEqual([...nextTargets([slow, fast], 50).values()], [60, 50]);
-    assert.deepEqual([...nextTargets([slow, fast], 59).values()], [64, 55]);
+    // Who misses least comes first.
+    assert.deepEqual([...nextTargets([slow, fast], 59).values()], [69, 50]);
+    assert.deepEqual([...nextTargets([fast, slow], 100).values()], [60, 100]);
     // What is wanted less is not promised any more.
     assert.deepEqual([...nextTargets([{ ...slow, wantedPages: 30 }, fast], 50).values()], [30, 80]);
     assert.deepEqual([...nextTargets([{ ...slow, wantedPages: 5 }, fast], 50).values()], [5, 100]);

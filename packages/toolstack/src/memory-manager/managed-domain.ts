@@ -102,13 +102,17 @@ export class ManagedDomain {
     const more = pages - this.targetPages;
     const isSmall = more > 0 && more < GROWTH_PAGES && pages !== wantedPages;
     const next = isSmall ? this.targetPages : pages;
-    if (!isThorough && next === this.targetPages) return;
+    const isTold = next === this.targetPages;
+    if (!isThorough && isTold) return;
     const kib = (next * FRAME_BYTES + this.domain.memory.figures().deviceModelBytes) / KIB;
     this.#toldPages = next;
     if (this.balloon === "reactor") await this.#drive();
-    const standing = parseTarget((await this.#store.readIfPresent(this.#path("memory/target"))) ?? "");
-    if (standing !== kib && !this.#isClosed && this.isMovable)
-      await this.#store.write(this.#path("memory/target"), String(kib));
+    if (isTold && (await this.#standingKib()) === kib) return;
+    if (!this.#isClosed && this.isMovable) await this.#store.write(this.#path("memory/target"), String(kib));
+  }
+
+  async #standingKib(): Promise<number | undefined> {
+    return parseTarget((await this.#store.readIfPresent(this.#path("memory/target"))) ?? "");
   }
 
   /** Puts the most that it can ever have in the store. */
@@ -122,7 +126,7 @@ export class ManagedDomain {
     if (this.balloon === "none") return;
     const number = async (name: string): Promise<number | undefined> =>
       parseTarget((await this.#store.readIfPresent(this.#path(`data/balloon/${name}`))) ?? "");
-    const [retries, most] = [await number("retry_count"), await number("max_retry_count")];
+    const [retries, most] = await Promise.all([number("retry_count"), number("max_retry_count")]);
     if (retries === undefined) this.reported = "unknown";
     else if (retries > 1) this.reported = "again";
     else this.reported = (most ?? 0) > 0 && this.ownPages() !== this.targetPages ? "canceled" : "done";

@@ -17,7 +17,7 @@ import { hostReadings } from "./readings.ts";
 import { Squeezer } from "./squeezer.ts";
 
 const INTERVAL_MS = 1000;
-/** Between two looks while guests are on their way. */
+/** Between two looks while guests are on their way; twice as long after each that sees none of them move. */
 const BUSY_MS = 5;
 const PATIENCE_MS = 5000;
 /** What a new domain takes beside its own memory: shared_info, grant tables. 256 KiB. */
@@ -61,6 +61,10 @@ export class MemoryManager implements AsyncDisposable {
   /** The last one that has not begun. */
   #waiting: { readonly isThorough: boolean; readonly done: Promise<void> } | undefined;
   #progress = "";
+  /** Until the next look. */
+  #delayMs = BUSY_MS;
+  /** When the host was last looked at. */
+  #thoroughMs = Number.NEGATIVE_INFINITY;
 
   /** Does nothing until something is asked of it; `start` lets it look by itself. */
   constructor(host: Host, options: MemoryManagerOptions = {}) {
@@ -305,14 +309,19 @@ export class MemoryManager implements AsyncDisposable {
     if (this.#isClosed) return;
     const domains = this.#there;
     for (const managed of domains) await this.#guard(() => managed.claimLeast());
-    if (isThorough) this.#readings = this.#read();
+    if (isThorough) {
+      this.#readings = this.#read();
+      this.#thoroughMs = performance.now();
+    }
     const { level, targets, wanted } = planMemory(this.#level, this.#input());
     if (isThorough) this.#level = level;
-    for (const managed of domains) {
+    const tell = async (managed: ManagedDomain): Promise<void> => {
       const { domid } = managed.domain;
       await this.#guard(() => managed.aim(targets.get(domid)!, wanted.get(domid)!, isThorough));
       if (isThorough) await this.#guard(() => managed.look());
-    }
+    };
+    // All at once: each waits for the store, which answers them together.
+    await Promise.all(domains.map(tell));
     if (isThorough) this.#squeezer.look(domains, level, (error) => this.#options.onFault?.(error));
     this.#comeBack();
   }
@@ -326,19 +335,21 @@ export class MemoryManager implements AsyncDisposable {
     }
   }
 
-  /** While sizes change, the next look comes soon. */
+  /** While sizes change, the next look comes soon. A guest that does not follow is no reason to look often. */
   #comeBack(): void {
     if (!this.#isStarted) return;
     const progress = this.#there.map((managed) => `${managed.ownPages()}/${managed.targetPages}`).join();
-    this.#schedule(progress === this.#progress ? this.#intervalMs : BUSY_MS);
+    this.#delayMs = progress === this.#progress ? Math.min(this.#delayMs * 2, this.#intervalMs) : BUSY_MS;
     this.#progress = progress;
+    this.#schedule(this.#delayMs);
   }
 
+  /** Guests that move all the time do not keep the manager from looking at the host. */
   #schedule(delayMs: number): void {
     if (this.#isClosed) return;
     clearTimeout(this.#timer);
-    const isThorough = delayMs !== BUSY_MS;
-    this.#timer = setTimeout(() => void this.#enqueue(isThorough), delayMs).unref();
+    const look = (): void => void this.#enqueue(performance.now() - this.#thoroughMs >= this.#intervalMs);
+    this.#timer = setTimeout(look, delayMs).unref();
   }
 }
 

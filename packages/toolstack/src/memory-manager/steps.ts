@@ -15,19 +15,20 @@ export interface Mover {
 /**
  * The targets to write now, by domid: between what a guest owns and what it should have. What a guest was promised and is
  * still taking stays promised, and is not given to others meanwhile: so none is sent to and fro while the wanted sizes stay.
+ *
+ * While there is too little for all, the one that misses least is served first, and whole: so most guests get one target and
+ * are done, where a share of what is free for each would be a new target for all of them at every look.
  */
 export const nextTargets = (guests: readonly Mover[], freePages: number): ReadonlyMap<number, number> => {
   const promised = sum(guests.map((guest) => promisedTo(guest) - guest.currentPages));
-  const growth = sum(guests.map((guest) => growthOf(guest)));
-  const share = growth === 0 ? 0 : Math.min(1, Math.max(0, freePages - promised) / growth);
-  return new Map(
-    guests.map((guest) => [
-      guest.domid,
-      guest.wantedPages <= guest.currentPages
-        ? guest.wantedPages
-        : promisedTo(guest) + Math.floor(growthOf(guest) * share),
-    ]),
-  );
+  let left = Math.max(0, freePages - promised);
+  const targets = new Map(guests.map((guest) => [guest.domid, Math.min(guest.wantedPages, promisedTo(guest))]));
+  for (const guest of guests.toSorted((one, other) => growthOf(one) - growthOf(other))) {
+    const growth = Math.min(growthOf(guest), left);
+    if (growth > 0) targets.set(guest.domid, promisedTo(guest) + growth);
+    left -= growth;
+  }
+  return targets;
 };
 
 /** The size that a guest is growing to already: at least what it owns, and at most what it should have. */
