@@ -17,7 +17,7 @@ const XEN_NAME = /^[A-Z0-9]+$|_/;
 const exportsOf = (source: string): Map<string, Set<string>> => {
   const names = new Map<string, Set<string>>();
   const index = readFileSync(path.join(source, "index.ts"), "utf8");
-  for (const [, list = "", file = ""] of index.matchAll(/export (?:type )?\{([^}]*)\} from "(\./.*?)"/g)) {
+  for (const [, list = "", file = ""] of index.matchAll(/export (?:type )?\{([^}]*)\} from "(\.\/.*?)"/g)) {
     const here = names.get(file) ?? new Set<string>();
     for (const word of list.split(","))
       here.add(
