@@ -1,15 +1,19 @@
 /**
  * `node oracle-main.js [--steps N] [--seed N]`: the library against the kernel of this machine, as user 0 and in session
- * keyrings of its own. Exit code 1 and the last operations when they differ.
+ * keyrings of its own. Exit code 1 and the last operations when they differ. With `--upcalls N`: that many requests whose helpers
+ * do random steps; a program of ours stands in /sbin/request-key meanwhile.
  */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 import { OracleRun } from "./oracle-run.ts";
+import { UpcallRun, whyNoUpcalls } from "./upcall-run.ts";
 
 /** Links of revoked keys go after five minutes; a run is over long before. */
 const RUN_STEPS = 5000;
 
-const { values } = parseArgs({ options: { steps: { type: "string" }, seed: { type: "string" } } });
+const { values } = parseArgs({
+  options: { steps: { type: "string" }, seed: { type: "string" }, upcalls: { type: "string" } },
+});
 const steps = Number(values.steps ?? 100_000);
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 
@@ -42,5 +46,24 @@ const runApart = (): void => {
   console.log(`all ${steps} steps agree`);
 };
 
-if (steps > RUN_STEPS) runApart();
+/** Requests that the kernel hands to a helper. */
+const runUpcalls = async (count: number): Promise<void> => {
+  const reason = whyNoUpcalls();
+  if (reason !== undefined) throw new Error(reason);
+  const outcomes = new Map<string, number>();
+  const run = new UpcallRun(seed, outcomes);
+  try {
+    await run.requests(count);
+  } catch (error) {
+    console.log(`seed ${seed}:\n${run.trail}`);
+    throw error;
+  } finally {
+    run.cleanUp();
+  }
+  const counts = [...outcomes].map(([name, times]) => `${name} ${times}`).toSorted();
+  console.log(`seed ${seed}: ${counts.join(", ")}\n${count} upcalls agree`);
+};
+
+if (values.upcalls !== undefined) await runUpcalls(Number(values.upcalls));
+else if (steps > RUN_STEPS) runApart();
 else await runHere();
