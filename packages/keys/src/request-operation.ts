@@ -1,4 +1,5 @@
-import { EACCES, EAGAIN, ENOKEY } from "./errno.ts";
+import { linkFound, lookupDestination } from "./destination.ts";
+import { EAGAIN, ENOKEY } from "./errno.ts";
 import {
   beginConstruction,
   build,
@@ -8,9 +9,7 @@ import {
   type UpcallOptions,
 } from "./construction.ts";
 import { type Key, KEY_UNDER_CONSTRUCTION } from "./key.ts";
-import { link } from "./links.ts";
-import { awaitKey, lookup, LOOKUP_CREATE, outcome, searchProcess } from "./lookup.ts";
-import { KEY_LINK, KEY_WRITE, permits } from "./permission.ts";
+import { awaitKey, outcome, searchProcess } from "./lookup.ts";
 import { WAIT } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { wantedOf } from "./ring-operations.ts";
@@ -36,12 +35,8 @@ export const requestKey = (state: KeyState, process: Process, request: KeyReques
   if (typeof description === "number") return description;
   const callout = request.callout === null ? null : bytesOf(request.callout);
   if (typeof callout === "number") return callout;
-  let destination: Key | undefined;
-  if (request.destination !== 0) {
-    const found = lookup(state, process, request.destination, KEY_WRITE, LOOKUP_CREATE);
-    if (typeof found === "number") return found;
-    destination = found;
-  }
+  const destination = lookupDestination(state, process, request.destination);
+  if (typeof destination === "number") return destination;
   const type = state.types.get(name);
   if (type === undefined) return -ENOKEY;
   const wanted = wantedOf(type, description, REQUESTING);
@@ -54,12 +49,8 @@ export const requestKey = (state: KeyState, process: Process, request: KeyReques
 };
 
 const useFound = (state: KeyState, process: Process, key: Key, destination: Key | undefined): number => {
-  if (destination !== undefined) {
-    if (!permits(key, KEY_LINK, process, state.possessed)) return -EACCES;
-    const refusal = link(state, destination, key);
-    if (refusal < 0) return refusal;
-  }
-  return whenBuilt(state, process, key);
+  const refusal = linkFound(state, process, { key, possessed: state.possessed }, destination);
+  return refusal < 0 ? refusal : whenBuilt(state, process, key);
 };
 
 /** The serial of a key that was found, once it is built: or the error of a negative one, or why it cannot be used. */

@@ -1,10 +1,11 @@
-import { EACCES, EAGAIN, EDEADLK, EEXIST, EINVAL, ENOENT, ENOKEY, ENOTDIR, EPERM } from "./errno.ts";
+import { linkFound, lookupDestination } from "./destination.ts";
+import { EAGAIN, EDEADLK, EEXIST, EINVAL, ENOENT, ENOKEY, ENOTDIR, EPERM } from "./errno.ts";
 import { type Key, KEY_KEEP, KEY_ROOT_CAN_CLEAR } from "./key.ts";
 import type { KeyType } from "./key-type.ts";
 import { isKeyring, linksOf } from "./link-table.ts";
 import { clearKeyring, link as linkKey, move as moveKey, MOVE_EXCLUSIVE, unlink as unlinkKey } from "./links.ts";
 import { lookup, LOOKUP, LOOKUP_CREATE, LOOKUP_PARTIAL } from "./lookup.ts";
-import { KEY_LINK, KEY_SEARCH, KEY_SETATTR, KEY_WRITE, NEED_OVERRIDE, NEED_UNLINK, permits } from "./permission.ts";
+import { KEY_LINK, KEY_SEARCH, KEY_SETATTR, KEY_WRITE, NEED_OVERRIDE, NEED_UNLINK } from "./permission.ts";
 import type { Process } from "./process.ts";
 import { WAIT } from "./pending.ts";
 import { rejectAll, type Restriction } from "./restriction.ts";
@@ -86,12 +87,8 @@ export const search = (state: KeyState, process: Process, request: SearchRequest
   const keyring = lookup(state, process, request.ring, KEY_SEARCH, LOOKUP);
   if (typeof keyring === "number") return keyring;
   const { possessed } = state;
-  let destination: Key | undefined;
-  if (request.destination !== 0) {
-    const found = lookup(state, process, request.destination, KEY_WRITE, LOOKUP_CREATE);
-    if (typeof found === "number") return found;
-    destination = found;
-  }
+  const destination = lookupDestination(state, process, request.destination);
+  if (typeof destination === "number") return destination;
   const type = state.types.get(name);
   if (type === undefined) return -ENOKEY;
   if (!isKeyring(keyring)) return -ENOTDIR;
@@ -99,13 +96,9 @@ export const search = (state: KeyState, process: Process, request: SearchRequest
   if (typeof wanted === "number") return wanted;
   const walk = new Search(state, process, wanted, state.errorPriority);
   if (!walk.tree(keyring, possessed)) return walk.error === -EAGAIN ? -ENOKEY : walk.error;
-  const found = walk.key!;
-  if (destination !== undefined) {
-    if (!permits(found, KEY_LINK, process, walk.possessed)) return -EACCES;
-    const refusal = linkKey(state, destination, found);
-    if (refusal < 0) return refusal;
-  }
-  return found.serial;
+  const key = walk.key!;
+  const refusal = linkFound(state, process, { key, possessed: walk.possessed }, destination);
+  return refusal < 0 ? refusal : key.serial;
 };
 
 /** What a keyring is restricted to: keys of a type, as that type's text says; nothing at all without both. */
