@@ -91,8 +91,9 @@ export class KernelKeys {
     return this.#result(this.#request(this.#numbers.requestKey, text(type), text(description), text(callout), ring));
   }
 
-  /** Makes this thread somebody else; with user 0 kept in reserve, it can be undone. */
+  /** Makes this thread somebody else; with user 0 kept in reserve, it can be undone. Whoever is not user 0 stays who it is. */
   become(uid: number, gid: number): void {
+    if (process.getuid!() === uid && uid !== 0) return;
     const calls = [
       [this.#numbers.setresuid, 0, 0, 0],
       [this.#numbers.setgroups, 0, 0, 0],
@@ -106,10 +107,13 @@ export class KernelKeys {
   }
 }
 
+/** Why nobody else's part can be played; undefined if it can. */
+export const whyNotUser0 = (): string | undefined =>
+  process.getuid?.() === 0 ? undefined : "not user 0, so that it cannot become others";
+
 /** Why the kernel of this machine cannot be compared with; undefined if it can. */
 export const whyNoKernelKeys = (): string | undefined => {
   if (process.platform !== "linux") return "not Linux";
-  if (process.getuid?.() !== 0) return "not user 0, so that it cannot become several users";
   try {
     const found = new KernelKeys().keyctl(0, -3, 0);
     return found > 0 ? undefined : `keyctl answers ${found}: this kernel has no keyrings, or they are forbidden here`;

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 import { keyErrorName } from "../src/index.ts";
 import { makeCertificate } from "./certificates.ts";
-import { KernelKeys, whyNoKernelKeys } from "./kernel-keys.ts";
+import { KernelKeys, whyNoKernelKeys, whyNotUser0 } from "./kernel-keys.ts";
 import { type Bench, onBench, SESSION } from "./kit.ts";
 
 const isRsa = true;
@@ -78,7 +78,7 @@ class Sides {
 
 /** Why certificates cannot be compared: the kernel has the type only if it was built so. */
 const whyNot = (): string | undefined => {
-  const reason = whyNoKernelKeys();
+  const reason = whyNotUser0() ?? whyNoKernelKeys();
   if (reason !== undefined) return reason;
   const kernel = new KernelKeys();
   kernel.join(null);

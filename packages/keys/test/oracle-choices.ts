@@ -4,11 +4,10 @@ import type { Random } from "./random.ts";
 
 const OWN_USER = 100_000_000 + 2 * (process.pid % 1_000_000);
 
-/**
- * Users of the run: user 0, which never touches its own user keyrings, since others use them too, and two that nobody else is,
- * also while several runs are under way.
- */
-export const USERS: readonly number[] = [0, OWN_USER, OWN_USER + 1];
+/** Whoever runs this. Others are the same user: its user keyrings are not touched. */
+export const RUNNER = process.getuid!();
+/** Users of the run: whoever runs it and, if that is user 0, two that nobody else is, also while several runs are under way. */
+export const USERS: readonly number[] = RUNNER === 0 ? [0, OWN_USER, OWN_USER + 1] : [RUNNER];
 
 const TYPES = [
   ...["user", "user", "user", "user", "user", "user", "logon", "logon"],
@@ -40,7 +39,7 @@ export interface Context {
 const special = ({ random, uid }: Context): Twin => {
   for (;;) {
     const id = random.pick(SPECIALS);
-    if (uid === 0 && (id === -4 || id === -5)) continue;
+    if (uid === RUNNER && (id === -4 || id === -5)) continue;
     return { mine: id, kernels: id };
   }
 };

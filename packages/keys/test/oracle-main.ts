@@ -1,6 +1,6 @@
 /**
- * `node oracle-main.js [--steps N] [--seed N]`: the library against the kernel of this machine, as user 0 and in session
- * keyrings of its own. Exit code 1 and the last operations when they differ. With `--upcalls N`: that many requests whose helpers
+ * `node oracle-main.js [--steps N] [--seed N]`: the library against the kernel of this machine, in session keyrings of
+ * its own: as three users for user 0, otherwise as who it is. Exit code 1 and the last operations when they differ. With `--upcalls N`: that many requests whose helpers
  * do random steps; a program of ours stands in /sbin/request-key meanwhile.
  */
 import { spawnSync } from "node:child_process";

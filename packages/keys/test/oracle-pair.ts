@@ -1,5 +1,7 @@
 /** The library and the kernel side by side: each operation is done by both, with serial numbers translated, and compared. */
+import { readFileSync } from "node:fs";
 import { type Answer, KeyService, ManualClock, type Process } from "../src/index.ts";
+import { RUNNER } from "./oracle-choices.ts";
 import { KernelKeys } from "./kernel-keys.ts";
 
 /** The same key on both sides. */
@@ -44,6 +46,16 @@ export class FollowingClock extends ManualClock {
   }
 }
 
+/** What is left of a user's quota in the kernel. */
+const roomOf = (uid: number): { readonly maxKeys: number; readonly maxBytes: number } => {
+  const line = readFileSync("/proc/key-users", "latin1")
+    .split("\n")
+    .find((each) => Number.parseInt(each, 10) === uid);
+  const [, keys = 0, keysMax = 200, bytes = 0, bytesMax = 20_000] =
+    / (\d+)\/(\d+) (\d+)\/(\d+)$/.exec(line ?? "")?.map(Number) ?? [];
+  return { maxKeys: keysMax - keys, maxBytes: bytesMax - bytes };
+};
+
 /** One service, one kernel, one caller in each. */
 export class Pair {
   readonly clock = new FollowingClock();
@@ -55,13 +67,16 @@ export class Pair {
   readonly #byKernels = new Map<number, number>();
 
   constructor(random: () => number) {
-    this.service = new KeyService({ clock: this.clock, random, errorPriority: "linux-6" });
-    this.caller = this.service.attach({ pid: process.pid, uid: 0, gid: 0 });
-    this.kernel.become(0, 0);
+    const limits = RUNNER === 0 ? {} : roomOf(RUNNER);
+    this.service = new KeyService({ clock: this.clock, random, errorPriority: "linux-6", limits });
+    const groups = process.getgroups!();
+    this.caller = this.service.attach({ pid: process.pid, uid: RUNNER, gid: process.getgid!(), groups });
+    this.kernel.become(RUNNER, RUNNER);
   }
 
   /** Both become this user. */
   become(uid: number): void {
+    if (RUNNER !== 0) return;
     this.kernel.become(uid, uid);
     const isRoot = uid === 0;
     this.service.setIds(this.caller, { uid, gid: uid, suid: 0, sgid: 0, sysAdmin: isRoot, setUid: isRoot });

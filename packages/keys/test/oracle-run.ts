@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { keyErrorName } from "../src/index.ts";
 import { linesBySerial, serials, usersIn } from "./oracle-lists.ts";
 import { Difference, Pair, pause, type Twin } from "./oracle-pair.ts";
-import { USERS } from "./oracle-choices.ts";
+import { RUNNER, USERS } from "./oracle-choices.ts";
 import { randomStep, type Step } from "./oracle-steps.ts";
 import { Random } from "./random.ts";
 
@@ -22,7 +22,7 @@ export class OracleRun {
   readonly #spared = new Set<number>();
   readonly #trail: string[] = [];
   readonly #results: Map<string, number>;
-  #uid = 0;
+  #uid = RUNNER;
   /** How long this process stood still, at most, between one side's operation and the other's. */
   #skewSeconds = 0;
 
@@ -41,14 +41,14 @@ export class OracleRun {
     clock.follow();
     for (const uid of USERS) {
       this.#become(uid);
-      if (uid === 0) continue;
+      if (uid === RUNNER) continue;
       for (const id of [-4, -5]) {
         const mine = await this.#pair.now(service.getKeyringId(caller, id, false));
         this.#pair.match(mine, kernel.keyctl(0, id, 0), `user keyring ${id}`);
         this.#spared.add(mine);
       }
     }
-    this.#become(0);
+    this.#become(RUNNER);
     await this.#do({
       text: "join a session",
       mine: () => service.joinSession(caller, null),
@@ -198,7 +198,7 @@ export class OracleRun {
   #compareUsers(): void {
     const mine = usersIn(this.#pair.service.procKeyUsers());
     const kernels = usersIn(readFileSync("/proc/key-users", "latin1"));
-    for (const uid of USERS) if (uid !== 0) this.#pair.same(`user ${uid}`, mine.get(uid), kernels.get(uid));
+    for (const uid of USERS) if (uid !== RUNNER) this.#pair.same(`user ${uid}`, mine.get(uid), kernels.get(uid));
   }
 
   /** Leaves nothing behind in the kernel: the keyrings of the users would stay for ever, or for days. */
@@ -207,7 +207,7 @@ export class OracleRun {
     for (const uid of USERS) {
       this.#become(uid);
       kernel.join(null);
-      if (uid === 0) continue;
+      if (uid === RUNNER) continue;
       const rings = [-4, -5].map((id) => kernel.keyctl(0, id));
       for (const ring of rings) kernel.keyctl(8, ring, -3);
       for (const { kernels } of twins) kernel.keyctl(7, kernels);

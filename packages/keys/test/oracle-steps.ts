@@ -1,7 +1,7 @@
 /** Random operations, each as the library and as the kernel have it. */
 import type { Answer } from "../src/index.ts";
 import type { Pair, Twin } from "./oracle-pair.ts";
-import { anyKey, anyRing, type Context, MASKS, RINGS, show, spared, USERS, words } from "./oracle-choices.ts";
+import { anyKey, anyRing, type Context, MASKS, RINGS, RUNNER, show, spared, USERS, words } from "./oracle-choices.ts";
 import type { Random } from "./random.ts";
 
 /** One operation, ready to be done by both. */
@@ -36,7 +36,7 @@ const request: Make = (context) => {
   const { type, description } = words(context);
   const ring = random.chance(0.5) ? { mine: 0, kernels: 0 } : anyRing(context);
   // The kernel would start a helper: without a program it fails, and leaves a negative key.
-  const callout = uid !== 0 && pair.startsNoHelpers && random.chance(0.3) ? "ci" : null;
+  const callout = uid !== RUNNER && pair.startsNoHelpers && random.chance(0.3) ? "ci" : null;
   return {
     text: `request ${type} ${description} ${callout} into ${show(ring)}`,
     mine: () => pair.service.requestKey(pair.caller, type, description, callout, ring.mine),
@@ -215,7 +215,7 @@ const setTimeout: Make = (context) => {
 };
 
 const setDefaultRing: Make = ({ pair, random, uid }) => {
-  const ring = random.pick(uid === 0 ? [-1, 1, 2, 3, 6, 8] : [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+  const ring = random.pick(uid === RUNNER ? [-1, 1, 2, 3, 6, 8] : [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
   return {
     text: `default ring ${ring}`,
     mine: () => pair.service.setDefaultRing(pair.caller, ring),
@@ -291,7 +291,9 @@ const expire: Make = (context) => {
 const getPersistent: Make = (context) => {
   const { pair, random, uid } = context;
   const ring = anyRing(context);
-  const wanted = uid === 0 ? random.pick(USERS.slice(1)) : random.pick([-1, ...USERS]);
+  // The runner's own may hold what somebody needs.
+  const others = RUNNER === 0 ? USERS.slice(1) : [RUNNER + 1, RUNNER + 2];
+  const wanted = random.pick(uid === RUNNER ? others : [-1, ...USERS]);
   return {
     text: `persistent keyring of ${wanted} into ${show(ring)}`,
     mine: () => pair.service.getPersistent(pair.caller, wanted, ring.mine),

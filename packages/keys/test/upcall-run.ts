@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { keyErrorName, KeyService, type Process, settle, type Upcall } from "../src/index.ts";
-import { KernelKeys, whyNoKernelKeys } from "./kernel-keys.ts";
+import { KernelKeys, whyNoKernelKeys, whyNotUser0 } from "./kernel-keys.ts";
 import { linesBySerial, serials, usersIn } from "./oracle-lists.ts";
 import { Difference, FollowingClock, pause } from "./oracle-pair.ts";
 import { Random } from "./random.ts";
@@ -33,7 +33,9 @@ type Part = keyof Cast;
 
 /** Why upcalls cannot be compared here; undefined if they can. It takes a program where the kernel looks for one. */
 export const whyNoUpcalls = (): string | undefined =>
-  whyNoKernelKeys() ?? (existsSync(PROGRAM) ? `there is a ${PROGRAM} already, which is not replaced` : undefined);
+  whyNotUser0() ??
+  whyNoKernelKeys() ??
+  (existsSync(PROGRAM) ? `there is a ${PROGRAM} already, which is not replaced` : undefined);
 
 /** Puts the helper where the kernel looks for it, until the process ends, however it does unless by SIGKILL. */
 const lendHelper = (kernel: KernelKeys): { readonly directory: string; readonly takeBack: () => void } => {
