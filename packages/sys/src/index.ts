@@ -30,6 +30,8 @@ export {
   writeAt,
 } from "./descriptor.ts";
 export type { ByteRange, MemoryRange, Pipe } from "./descriptor.ts";
+export { directMap } from "./direct-map.ts";
+export type { DirectMap, DirectMapPlace } from "./direct-map.ts";
 export { EntryType, readDirectory } from "./directory.ts";
 export type { DirectoryEntry } from "./directory.ts";
 export { setTimes, setTimesBeneath, statusBeneath, statusOf } from "./file-status.ts";

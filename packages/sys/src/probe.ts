@@ -36,7 +36,9 @@ type Finding = Omit<Capability, "name">;
 
 const LINUX_MIN = [5, 8] as const;
 const VMA_COUNT_MIN = 65_530;
-const LOCKED_BYTES_MIN = 64 * 2 ** 20;
+/** A pool of 64 MiB, which is the default, and what is left to others. */
+const LOCKED_BYTES_MIN = 64 * 2 ** 20 + 64 * 2 ** 10;
+const LOCKED_REMEDY = `raise RLIMIT_MEMLOCK to ${LOCKED_BYTES_MIN} bytes (ulimit -l ${LOCKED_BYTES_MIN / 1024}, LimitMEMLOCK=${LOCKED_BYTES_MIN})`;
 const DESCRIPTORS_MIN = 4096;
 
 /** Examines everything, in the order in which a reader wants to see it. Never throws: what fails is reported missing. */
@@ -164,7 +166,22 @@ const lockedMemory = (): Finding => {
   const { soft } = resourceLimit("MEMLOCK");
   if (mayLockBeyondLimit()) return available("no limit applies (CAP_IPC_LOCK)");
   if (soft >= LOCKED_BYTES_MIN) return available(`up to ${sizeText(soft)}`);
-  return degraded(`secret memory is limited to ${sizeText(soft)}`, "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)");
+  return degraded(`limited to ${sizeText(soft)}`, LOCKED_REMEDY);
+};
+
+/** What a pool of secrets is here, by the two before: whether nobody reads it, and whether there is enough of it. */
+const secrets = (): Finding => {
+  const pages = secretMemory();
+  const locked = lockedMemory();
+  if (!mayLockBeyondLimit() && resourceLimit("MEMLOCK").soft < PAGE_BYTES)
+    return missing("none: no memory may be locked", LOCKED_REMEDY);
+  if (pages.state !== "available")
+    return degraded(
+      `weak: locked in RAM and in no core file, but the kernel and debuggers read it (memfd_secret is ${pages.detail})`,
+      pages.remedy,
+    );
+  if (locked.state === "available") return available("strong: nobody but this process reads it");
+  return degraded(`strong, but little of it: ${locked.detail}`, locked.remedy);
 };
 
 const overcommit = (): Finding => {
@@ -203,6 +220,7 @@ const examinations: Readonly<Record<string, () => Finding | Promise<Finding>>> =
   descriptors,
   "memfd-secret": secretMemory,
   "locked-memory": lockedMemory,
+  "secret-memory": secrets,
   userfaultfd,
   "pagemap-scan": pagemapScan,
   inspector,
@@ -218,6 +236,7 @@ const remedies: ReadonlyMap<string, string> = new Map([
   ],
   ["openat2", "allow openat2 in the seccomp profile; Linux 5.6 or newer has it"],
   ["memfd-secret", "allow memfd_secret in the seccomp profile"],
+  ["secret-memory", "allow memfd_secret in the seccomp profile"],
   ["userfaultfd", "use Linux 6.7 or newer, and allow userfaultfd in the seccomp profile"],
   ["pagemap-scan", "use Linux 6.7 or newer with userfaultfd allowed"],
 ]);

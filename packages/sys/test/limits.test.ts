@@ -10,6 +10,9 @@ import {
   createMemfd,
   closeDescriptor,
   exactProcessMemory,
+  type DirectMap,
+  directMap,
+  type DirectMapPlace,
   machineMemory,
   mapAnywhere,
   mappingsIn,
@@ -240,5 +243,38 @@ describe("threads and peers", () => {
     client.destroy();
     server.close();
     (accepted as { destroy: () => void }).destroy();
+  });
+});
+
+describe("the kernel's map of memory", () => {
+  const meminfo =
+    "MemTotal: 100 kB\nDirectMap4k:      432128 kB\nDirectMap2M:     9005056 kB\nDirectMap1G:    17825792 kB\n";
+  const vmstat = "nr_free 1\ndirect_map_level2_splits 201\ndirect_map_level3_splits 7\ndirect_map_level2_collapses 0\n";
+  const rows: readonly (readonly [string, DirectMapPlace, DirectMap | undefined])[] = [
+    [
+      "is told in three sizes, with what was split",
+      { meminfo, vmstat },
+      {
+        smallBytes: 432_128 * 1024,
+        largeBytes: 9_005_056 * 1024,
+        hugeBytes: 17_825_792 * 1024,
+        largeSplits: 201,
+        hugeSplits: 7,
+      },
+    ],
+    [
+      "is told without splits by older kernels, without huge pages by older machines",
+      { meminfo: "DirectMap4k: 4 kB\nDirectMap4M: 8192 kB\n", vmstat: "nr_free 1\n" },
+      { smallBytes: 4096, largeBytes: 8_388_608, hugeBytes: 0 },
+    ],
+    ["is not told by others", { meminfo: "MemTotal: 100 kB\n", vmstat }, undefined],
+  ];
+  for (const [title, place, expected] of rows) it(title, () => assert.deepEqual(directMap(place), expected));
+
+  it("of this machine is no larger than can be", () => {
+    const map = directMap();
+    if (map === undefined) return;
+    const { smallBytes, largeBytes, hugeBytes } = map;
+    assert.ok(smallBytes + largeBytes + hugeBytes >= machineMemory().totalBytes / 2);
   });
 });

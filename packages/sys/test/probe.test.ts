@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { describe, it } from "node:test";
-import { capabilities, type Capability, openDescriptorCount, tryTraps, vmaCount } from "@xenolith/sys";
+import {
+  capabilities,
+  type Capability,
+  mayLockBeyondLimit,
+  openDescriptorCount,
+  tryTraps,
+  vmaCount,
+} from "@xenolith/sys";
 
 const indexUrl = new URL("../src/index.js", import.meta.url).href;
 
@@ -49,6 +56,23 @@ describe("capabilities", () => {
   it("reports an inspector", () => {
     assert.equal(foundBy(["--inspect=127.0.0.1:0"]).get("inspector")?.state, "degraded");
     assert.equal(foundBy([]).get("inspector")?.state, "available");
+  });
+
+  it("says whether secrets are strong here, and what is to be raised to which value", () => {
+    const { state, detail, remedy } = foundBy([], "ulimit -l 64;").get("secret-memory")!;
+    const { mayLock, strong } = {
+      mayLock: mayLockBeyondLimit(),
+      strong: foundBy([]).get("memfd-secret")!.state === "available",
+    };
+    if (!strong) {
+      assert.match(`${state} ${detail}`, /^degraded weak: locked in RAM/);
+      assert.notEqual(remedy, "");
+    } else if (mayLock) assert.deepEqual([state, detail], ["available", "strong: nobody but this process reads it"]);
+    else {
+      assert.match(`${state} ${detail}`, /^degraded strong, but little of it: limited to 64/);
+      assert.match(remedy, /67174400 bytes \(ulimit -l 65600, LimitMEMLOCK=67174400\)/);
+    }
+    if (!mayLock) assert.equal(foundBy([], "ulimit -l 0;").get("secret-memory")?.state, "missing");
   });
 
   it("reports limits that are too low", () => {
