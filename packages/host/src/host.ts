@@ -134,6 +134,11 @@ export class Host implements AsyncDisposable {
     return this.#parts.context.secrets.pool();
   }
 
+  /** The pool that `secrets` opens, if somebody has wanted one: for who only looks. */
+  get openedSecrets(): SecretPool | undefined {
+    return this.#parts.context.secrets.opened;
+  }
+
   /**
    * The key service of the host, whose payloads are in its secret memory: domains are users of it. It starts with the first
    * call.

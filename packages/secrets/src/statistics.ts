@@ -93,11 +93,12 @@ const metricsOf = (figures: PoolStatistics): readonly Metric[] => {
   return [
     ["hidden", "gauge", "Whether the kernel itself cannot read it.", one(figures.hidden ? 1 : 0)],
     ["ceiling_bytes", "gauge", "Secret memory at most.", one(figures.ceilingBytes)],
-    ["locked_bytes", "gauge", "Chunks and regions.", one(figures.lockedBytes)],
+    ["locked_bytes", "gauge", "Chunks, regions and further mappings of them.", one(figures.lockedBytes)],
     ["locked_bytes_high", "gauge", "The most of them so far.", one(figures.lockedBytesHigh)],
     ["used_bytes", "gauge", "What owners have.", one(figures.usedBytes)],
     ["free_bytes", "gauge", "What is free in chunks.", one(figures.freeBytes)],
     ["region_bytes", "gauge", "What is in regions.", one(figures.regionBytes)],
+    ["mapped_bytes", "gauge", "Regions mapped at further places.", one(figures.mappedBytes)],
     ["chunks", "gauge", "Chunks.", one(figures.chunks)],
     ["slots", "gauge", "Secrets and regions.", one(figures.slots)],
     ["degraded_slots", "gauge", "Those of them that the kernel can read.", one(figures.degradedSlots)],

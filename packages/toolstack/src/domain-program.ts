@@ -101,6 +101,15 @@ s ended, c crashed, d being destroyed. Time is processor time. All figures are t
     async (flags: ClientFlags) => setCode(await (await load()).claimsCommand(flags)),
   );
   teach(claims, "  xl claims");
+  const secrets = addCommand(program, "secrets", "show secret memory and its owners").action(
+    async (flags: ClientFlags) => setCode(await (await load()).secretsCommand(flags)),
+  );
+  teach(
+    secrets,
+    "  xl secrets\n  xl secrets --json | jq '.pool.owners'",
+    `Owners are domains (domain:5), keys (keys:domain:5.17 with the serial of the domain's creation, keys:uid:0) and parts of the
+program. Splits are of the kernel's own large pages, since the machine started: a pool that keeps its chunks splits once.`,
+  );
   const domid = addCommand(program, "domid", "print the domid of a name")
     .argument("<name>", "name of the domain")
     .action(async (name: string, flags: ClientFlags) => setCode(await (await load()).domidCommand(name, flags)));

@@ -11,6 +11,7 @@ import {
   formatUptimes,
   formatVcpus,
 } from "../src/client/format.ts";
+import { formatSecrets } from "../src/client/format-secrets.ts";
 import { dom0, flags, view } from "./views.ts";
 
 const MIB = 2 ** 20;
@@ -148,4 +149,66 @@ describe("xl top", () => {
 
 describe("a table", () => {
   it("of no rows is its header", () => assert.equal(formatColumns(["<Name", "ID"], []), "Name  ID"));
+});
+
+describe("xl secrets", () => {
+  const pool = {
+    hidden: true,
+    ceilingBytes: 64 * MIB,
+    lockedBytes: 2.5 * MIB,
+    lockedBytesHigh: 4 * MIB,
+    chunkBytes: 2 * MIB,
+    chunks: 1,
+    freeBytes: MIB,
+    regionBytes: 0.5 * MIB,
+    mappedBytes: 0.25 * MIB,
+    usedBytes: 640,
+    slots: 10,
+    degradedSlots: 0,
+    growths: 2,
+    shrinks: 1,
+    overruns: 0,
+    refusals: [
+      { code: "SECRET_QUOTA", count: 3 },
+      { code: "SECRET_MEMLOCK", count: 1 },
+    ],
+    owners: [
+      { path: "domain:5", bytes: 4096, mappedBytes: 4096, slots: 1, chunks: 0, bytesHigh: 8192, refusals: 3 },
+      { path: "keys:uid:0", bytes: 576, mappedBytes: 0, slots: 9, chunks: 1, bytesHigh: 576, refusals: 0 },
+    ],
+  };
+  const directMap = { smallBytes: 422 * MIB, largeBytes: 8794 * MIB, hugeBytes: 0, largeSplits: 201 };
+
+  it("says what there is, what was refused, and who has what", () => {
+    assert.equal(
+      formatSecrets({ pool, directMap }),
+      golden(`
+        memory      hidden: the kernel itself cannot read it
+        locked      2.5 MiB of 64.0 MiB (most so far 4.0 MiB)
+        chunks      1 of 2.0 MiB, 1.0 MiB free
+        regions     0.5 MiB, mapped elsewhere too 0.3 MiB
+        slots       10, of them degraded 0
+        growths     2, shrinks 1, overruns 0
+        refusals    SECRET_QUOTA 3, SECRET_MEMLOCK 1
+        direct map  4k 422.0 MiB, 2M 8794.0 MiB, 1G 0.0 MiB
+        splits      2M 201, 1G -
+
+        Owner       Mem(k)  Slots  Chunks  Peak(k)  Refused
+        domain:5       4.0      1       0      8.0        3
+        keys:uid:0     0.6      9       1      0.6        0
+      `),
+    );
+  });
+
+  it("is loud about memory that the kernel reads", () => {
+    const text = formatSecrets({ pool: { ...pool, hidden: false, degradedSlots: 10, refusals: [], owners: [] } });
+    assert.match(text, /^memory +DEGRADED: locked in RAM, but the kernel reads it$/m);
+    assert.match(text, /^slots +10, of them degraded 10$/m);
+    assert.match(text, /^refusals +none$/m);
+    assert.doesNotMatch(text, /Owner|direct map/);
+  });
+
+  it("is one line as long as nobody wanted any", () => {
+    assert.equal(formatSecrets({}), "memory      none: nobody has wanted secret memory yet");
+  });
 });

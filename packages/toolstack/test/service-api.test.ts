@@ -68,6 +68,7 @@ describe("the service's API: its description", () => {
       ["/v1/xenstore", schemas.NodesView],
       ["/v1/host", schemas.HostView],
       ["/v1/claims", schemas.ClaimsView],
+      ["/v1/secrets", schemas.SecretsView],
       ["/v1/dmesg", schemas.DmesgView],
       ["/healthz", schemas.HealthView],
     ];

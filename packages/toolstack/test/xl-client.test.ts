@@ -24,6 +24,7 @@ const usual = ({ method, path: asked }: Asked): Answer => {
   if (asked === "/v1/audit") return { body: { findings: [] } };
   if (asked === "/v1/dmesg") return { body: { lines: [{ timeMs: 0, level: "warn", text: "bad\u001b[2Jguest" }] } };
   if (asked === "/v1/claims") return { body: { totalBytes: 0, claims: [] } };
+  if (asked === "/v1/secrets") return { body: {} };
   if (asked === "/v1/host") return { body: { memoryBytes: 2 ** 30, memoryFreeBytes: 2 ** 29 } };
   if (asked === "/v1/definitions") return { body: { definitions: [{ name: "notes", config: { name: "notes" } }] } };
   return { body: view() };
@@ -53,6 +54,7 @@ describe("what the daemon is asked", () => {
     ["mem-set auto", ["mem-set", "a", "auto"], [["PUT /v1/domains/a/memory/target", { bytes: null }]]],
     ["mem-max", ["mem-max", "a", "1.5G"], [["PUT /v1/domains/a/memory/max", { bytes: 1.5 * 2 ** 30 }]]],
     ["dmesg", ["dmesg"], [["GET /v1/dmesg"]]],
+    ["secrets", ["secrets"], [["GET /v1/secrets"]]],
     ["audit", ["debug", "audit"], [["POST /v1/audit", {}]]],
     [
       "create",

@@ -4,6 +4,7 @@
 import type {
   AuditView,
   ClaimsView,
+  SecretsView,
   CreateRequest,
   DefinitionsView,
   DefinitionView,
@@ -124,6 +125,11 @@ export class Connection {
   /** Memory that is set aside for domains. */
   claims(): Promise<ClaimsView> {
     return this.#client.ask<ClaimsView>({ method: "GET", path: "/v1/claims" }, ["claims"]);
+  }
+
+  /** Secret memory and its owners. */
+  secrets(): Promise<SecretsView> {
+    return this.#client.ask<SecretsView>({ method: "GET", path: "/v1/secrets" }, []);
   }
 
   /** Latest messages of the hypervisor and the daemon. */

@@ -68,6 +68,14 @@ export const claimsCommand = (flags: ClientFlags): Promise<number> =>
     else print(printable(formatClaims(await connection.domains())));
   });
 
+/** `xl secrets`. */
+export const secretsCommand = (flags: ClientFlags): Promise<number> =>
+  asking(async () => {
+    const secrets = await connect(flags).secrets();
+    if (flags.json === true) printJson(secrets);
+    else print(printable((await import("../client/format-secrets.ts")).formatSecrets(secrets)));
+  });
+
 /** `xl domid`. */
 export const domidCommand = (name: string, flags: ClientFlags): Promise<number> =>
   asking(async () => {

@@ -4,6 +4,7 @@
  *     GET    /v1/host                            HostView
  *     GET    /v1/dmesg                           DmesgView
  *     GET    /v1/claims                          ClaimsView
+ *     GET    /v1/secrets                         SecretsView
  *     POST   /v1/audit                           AuditView
  *     GET    /v1/events                          text/event-stream of ServiceEvent
  *     GET    /v1/domains                         DomainsView, oldest first, dom0 first of all
@@ -237,6 +238,62 @@ export interface HostView {
 export interface ClaimsView {
   readonly totalBytes: number;
   readonly claims: readonly { readonly domid: number; readonly name: string; readonly bytes: number }[];
+}
+
+/** One owner of secret memory: a domain, the keys of a user, a part of the program. */
+export interface SecretOwnerView {
+  /** Its name, behind those of the owners above it. */
+  readonly path: string;
+  readonly bytes: number;
+  /** What its regions are mapped at beside their own places: it counts against RLIMIT_MEMLOCK too. */
+  readonly mappedBytes: number;
+  /** Secrets and regions. */
+  readonly slots: number;
+  /** Chunks of 2 MiB in which it has something. */
+  readonly chunks: number;
+  readonly bytesHigh: number;
+  readonly refusals: number;
+}
+
+/** The pool of secret memory. */
+export interface SecretPoolView {
+  /** Whether the kernel itself cannot read it; false: it is locked in RAM and no more. */
+  readonly hidden: boolean;
+  readonly ceilingBytes: number;
+  /** Chunks and regions. */
+  readonly lockedBytes: number;
+  readonly lockedBytesHigh: number;
+  readonly chunkBytes: number;
+  readonly chunks: number;
+  readonly freeBytes: number;
+  readonly regionBytes: number;
+  readonly mappedBytes: number;
+  readonly usedBytes: number;
+  readonly slots: number;
+  /** Those that the kernel can read. */
+  readonly degradedSlots: number;
+  readonly growths: number;
+  readonly shrinks: number;
+  readonly overruns: number;
+  readonly refusals: readonly { readonly code: string; readonly count: number }[];
+  /** Those above first. */
+  readonly owners: readonly SecretOwnerView[];
+}
+
+/** Memory in the kernel's own map, by the size of its pages, and how many were split since the machine started. */
+export interface DirectMapView {
+  readonly smallBytes: number;
+  readonly largeBytes: number;
+  readonly hugeBytes: number;
+  readonly largeSplits?: number;
+  readonly hugeSplits?: number;
+}
+
+/** Secret memory: absent as long as nobody wanted any. */
+export interface SecretsView {
+  readonly pool?: SecretPoolView;
+  /** Absent where the kernel does not tell. */
+  readonly directMap?: DirectMapView;
 }
 
 /** What the auditor found; nothing when all is well. */

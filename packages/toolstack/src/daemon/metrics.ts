@@ -75,9 +75,14 @@ export class ServiceMetrics {
   };
 
   /** All metrics now. */
-  text(): Promise<string> {
+  async text(): Promise<string> {
     this.#views = domainViews(this.#source);
-    return this.#registry.metrics();
+    const own = await this.#registry.metrics();
+    const pool = this.#source.host.openedSecrets;
+    if (pool === undefined) return own;
+    // It is loaded already: somebody opened the pool.
+    const { formatSecretMetrics } = await import("@xenolith/secrets");
+    return own + formatSecretMetrics(pool.statistics());
   }
 
   /** Ends what watches the process. */

@@ -7,6 +7,7 @@ import { openApiDocument } from "./openapi.ts";
 import { streamOf } from "./reader-stream.ts";
 import { jsonRoute, type Route } from "./router.ts";
 import * as schemas from "./schemas.ts";
+import { secretsView } from "./secrets-view.ts";
 import type { ServiceParts } from "./service-parts.ts";
 import type { Definition } from "./store.ts";
 import { claimsView, hostView } from "./views.ts";
@@ -134,6 +135,13 @@ export const serviceRoutes = (parts: ServiceParts): readonly Route[] => [
     summary: "Memory that is set aside for domains being built",
     answer: schemas.ClaimsView,
     run: () => claimsView(parts.views),
+  },
+  {
+    method: "GET",
+    path: "/v1/secrets",
+    summary: "Secret memory: the pool, its owners, and what it does to the kernel's map of memory",
+    answer: schemas.SecretsView,
+    run: () => secretsView(parts.host),
   },
   {
     method: "POST",

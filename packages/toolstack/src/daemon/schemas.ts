@@ -154,6 +154,49 @@ export const ClaimsView = v.strictObject({
   claims: v.array(v.strictObject({ domid: integer, name: v.string(), bytes: integer })),
 }) satisfies Of<api.ClaimsView>;
 
+const secretOwner = v.strictObject({
+  path: v.string(),
+  bytes: integer,
+  mappedBytes: integer,
+  slots: integer,
+  chunks: integer,
+  bytesHigh: integer,
+  refusals: integer,
+}) satisfies Of<api.SecretOwnerView>;
+
+const secretPool = v.strictObject({
+  hidden: v.boolean(),
+  ceilingBytes: integer,
+  lockedBytes: integer,
+  lockedBytesHigh: integer,
+  chunkBytes: integer,
+  chunks: integer,
+  freeBytes: integer,
+  regionBytes: integer,
+  mappedBytes: integer,
+  usedBytes: integer,
+  slots: integer,
+  degradedSlots: integer,
+  growths: integer,
+  shrinks: integer,
+  overruns: integer,
+  refusals: v.array(v.strictObject({ code: v.string(), count: integer })),
+  owners: v.array(secretOwner),
+}) satisfies Of<api.SecretPoolView>;
+
+const kernelMap = v.strictObject({
+  smallBytes: integer,
+  largeBytes: integer,
+  hugeBytes: integer,
+  largeSplits: v.exactOptional(integer),
+  hugeSplits: v.exactOptional(integer),
+}) satisfies Of<api.DirectMapView>;
+
+export const SecretsView = v.strictObject({
+  pool: v.exactOptional(secretPool),
+  directMap: v.exactOptional(kernelMap),
+}) satisfies Of<api.SecretsView>;
+
 const memoryAccount = v.strictObject({
   machineBytes: integer,
   freeBytes: integer,
