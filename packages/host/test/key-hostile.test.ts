@@ -4,7 +4,7 @@ import { randomInt } from "node:crypto";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { keyCommands } from "../src/keys/commands.ts";
-import { FakeDomain, onKeyHost, ORDINARY_END, type Placed, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
+import { type FakeDomain, onKeyHost, ORDINARY_END, type Placed, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
 
 const SESSION = abi.XENKEY_SESSION_KEYRING;
 /** Where there is nothing, or half of what is said. */
