@@ -13,6 +13,7 @@ const benches = [
   "copy",
   "event",
   "grant",
+  "guest-keys",
   "hypercall",
   "keyd",
   "manager",
