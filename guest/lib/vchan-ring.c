@@ -10,6 +10,9 @@
  */
 #define LOOK_AGAIN_NS 500000000ull
 
+/* How much of a stream the other end is told of at a time: it copies one piece while this end copies the next. */
+#define PIECE_BYTES (64u << 10)
+
 #ifndef __wasm_atomics__
 #error "vchan needs -matomics (xencc sets it)"
 #endif
@@ -131,10 +134,19 @@ static int await(struct vchan *channel, int (*look)(struct vchan *), uint32_t wa
   }
 }
 
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
 int vchan_read(struct vchan *channel, void *to, size_t size) {
   if (size == 0) return 0;
   int ready = await(channel, vchan_data_ready, 1, VCHAN_NOTIFY_WRITE);
-  return ready <= 0 ? ready : take(channel, to, (uint32_t)ready < size ? (uint32_t)ready : (uint32_t)size);
+  if (ready <= 0) return ready;
+  uint32_t wanted = (uint32_t)ready < size ? (uint32_t)ready : (uint32_t)size, done = 0;
+  while (done < wanted) {
+    int taken = take(channel, (char *)to + done, least(wanted - done, PIECE_BYTES));
+    if (taken < 0) return done > 0 ? (int)done : taken;
+    done += (uint32_t)taken;
+  }
+  return (int)done;
 }
 
 int vchan_recv(struct vchan *channel, void *to, size_t size) {
@@ -157,7 +169,8 @@ int vchan_write(struct vchan *channel, const void *from, size_t size) {
     int space = room(channel, 1);
     if (space <= 0) return done > 0 ? (int)done : space;
     size_t left = size - done;
-    done += (size_t)put(channel, bytes + done, (uint32_t)space < left ? (uint32_t)space : (uint32_t)left);
+    uint32_t piece = least((uint32_t)space, PIECE_BYTES);
+    done += (size_t)put(channel, bytes + done, piece < left ? piece : (uint32_t)left);
   }
   return (int)done;
 }
