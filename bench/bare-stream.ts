@@ -4,6 +4,9 @@ import { assembleGuest } from "./guest-text.ts";
 const MIB = 2 ** 20;
 const PRODUCED = 0;
 const CONSUMED = 64;
+const TURN = 128;
+/** What the ends do in one go when they take turns. */
+const TURN_PIECE = MIB / 16;
 const RING = MIB;
 const SOURCE = 2 * MIB;
 const TARGET = 66 * MIB;
@@ -51,12 +54,14 @@ const program = assembleGuest(`(module
 
 type Move = (piece: number, pieces: number, window: number) => void;
 
+let turn: Int32Array;
 let bare: { readonly send: Move; readonly receive: Move; readonly copy: Move; readonly reset: () => void };
 
 /** Works in `memory` from now on. */
 export const open = (memory: WebAssembly.Memory): void => {
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(program), { bare: { memory } });
   bare = exports as unknown as typeof bare;
+  turn = new Int32Array(memory.buffer, TURN, 1);
   new Uint8Array(memory.buffer).fill(1, SOURCE);
 };
 
@@ -77,3 +82,24 @@ export const receive = (piece: number, pieces: number, window: number): number =
 /** Copies pieces without a ring; returns nanoseconds. */
 export const copy = (piece: number, pieces: number, window: number): number =>
   timed(() => bare.copy(piece, pieces, window));
+
+/** Waits for the turn of one end, has it do its part, and gives the turn to the other; returns nanoseconds without the wait. */
+const takeTurns = (turns: number, own: number, part: () => void): number => {
+  let elapsedNs = 0;
+  for (let done = 0; done < turns; done += 1) {
+    while (Atomics.load(turn, 0) !== own) continue;
+    elapsedNs += timed(part);
+    Atomics.store(turn, 0, 1 - own);
+  }
+  return elapsedNs;
+};
+
+/** Fills the ring, `turns` times, while the other end waits that has emptied it. */
+export const fill = (turns: number, window: number): number =>
+  takeTurns(turns, 0, () => {
+    bare.reset();
+    bare.send(TURN_PIECE, MIB / TURN_PIECE, window);
+  });
+/** The other end: empties it while the first one waits. */
+export const empty = (turns: number, window: number): number =>
+  takeTurns(turns, 1, () => bare.receive(TURN_PIECE, MIB / TURN_PIECE, window));

@@ -108,6 +108,19 @@ const bareStream =
     return elapsedNs;
   };
 
+/**
+ * What either end takes when the other one waits: filling the ring, or emptying it. Both threads spin, so each has a
+ * processor of its own, with what it did last in its cache.
+ */
+const bareTurn =
+  ({ threads: [near, far] }: Stage, part: "fill" | "empty"): Talk =>
+  async (pieces) => {
+    const turns = (pieces * PIECE_BYTES) / RING_BYTES;
+    const filled = near.call<number>("bare-stream.js", "fill", turns, CACHED_BYTES);
+    const emptied = await far.call<number>("bare-stream.js", "empty", turns, CACHED_BYTES);
+    return part === "empty" ? emptied : filled;
+  };
+
 const openChannels = async ({ server, client, threads: [near, far] }: Stage): Promise<void> => {
   const [ref = 0, port = 0] = await server.perform(OPEN_SERVER, client.domid, RING_BYTES);
   await client.perform(OPEN_CLIENT, server.domid, ref, port);
@@ -138,6 +151,7 @@ const measureStream = async (stage: Stage): Promise<Result[]> => {
   const few = { ...rounds, rounds: Math.ceil(rounds.rounds / 4) };
   const cached = vchanStream(stage, CACHED_BYTES);
   const bulk = vchanStream(stage, BULK_BYTES);
+  const memory = memcpy(stage, CACHED_BYTES);
   const port = between(stage, "portSend", "portReceive", 1, PIECE_BYTES);
   const socket = between(stage, "socketSend", "socketReceive", 1, PIECE_BYTES);
   const beside = async (id: string, value: Talk, floor: Talk, at = rounds, limit?: number): Promise<Result> =>
@@ -145,9 +159,11 @@ const measureStream = async (stage: Stage): Promise<Result[]> => {
   return [
     await beside("stream-64MiB-beside-memcpy", bulk, memcpy(stage, BULK_BYTES), rounds, RATIO_MAX),
     await beside("stream-64MiB-beside-bare-ring", bulk, bareStream(stage, BULK_BYTES)),
-    await beside("stream-cached-beside-memcpy", cached, memcpy(stage, CACHED_BYTES), rounds, RATIO_MAX),
+    await beside("stream-cached-beside-memcpy", cached, memory, rounds, RATIO_MAX),
     await beside("stream-cached-beside-bare-ring", cached, bareStream(stage, CACHED_BYTES)),
     await boundOfRing(stage, rounds),
+    await beside("bare-read-of-what-was-written-beside-memcpy", bareTurn(stage, "empty"), memory),
+    await beside("bare-write-over-what-was-read-beside-memcpy", bareTurn(stage, "fill"), memory),
     await beside("stream-beside-message-port", cached, port, few),
     await beside("stream-beside-unix-socket", cached, socket, few),
   ];
