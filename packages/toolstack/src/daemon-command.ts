@@ -8,12 +8,13 @@ import type { HostOptions } from "@xenolith/host";
 import type { TcpOptions } from "./daemon/http-server.ts";
 import { runService } from "./daemon/run-service.ts";
 import type { LogLevel } from "./daemon/service-log.ts";
+import { type KeyFlags, keyPlan } from "./key-options.ts";
 import { parseSize } from "./quantity.ts";
 import { defaultDaemonSocket } from "./runtime-directory.ts";
 import { complain } from "./terminal.ts";
 
 /** Options of `xl daemon`. */
-export interface DaemonFlags {
+export interface DaemonFlags extends KeyFlags {
   readonly socket?: string;
   readonly state?: string;
   readonly memory?: string;
@@ -44,11 +45,12 @@ export const daemonCommand = async (flags: DaemonFlags): Promise<number> => {
   return 0;
 };
 
-const hostOptionsOf = ({ memory, policy, socket, xenstoreSocket }: DaemonFlags): HostOptions => {
+const hostOptionsOf = ({ memory, policy, socket, xenstoreSocket, ...flags }: DaemonFlags): HostOptions => {
   const beside = path.join(path.dirname(socket ?? defaultDaemonSocket()), "xenstore.sock");
   return {
     ...(memory === undefined ? {} : { memoryBytes: parseSize(memory, MACHINE_BYTES_MAX) }),
     ...(policy === undefined ? {} : { policy: parsePolicy(policy) }),
+    ...keyPlan(flags),
     ...(xenstoreSocket === NO_XENSTORE ? {} : { xenstoreSocket: xenstoreSocket ?? beside }),
   };
 };

@@ -12,6 +12,7 @@ import {
   type GuestValue,
   type HostOptions,
 } from "@xenolith/host";
+import { keyPlan } from "./key-options.ts";
 import { formatSize } from "./quantity.ts";
 import { planRun, type RunFlags, type RunPlan } from "./run-options.ts";
 import { defaultDaemonSocket, defaultXenstoreSocket, prepareRuntimeDirectory } from "./runtime-directory.ts";
@@ -30,7 +31,7 @@ interface Outcome {
 /** Runs `xl run`; returns the exit code. */
 export const runCommand = async (image: string, values: readonly string[], flags: RunFlags): Promise<number> => {
   const plan = planRun(image, values, flags);
-  await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags) });
+  await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags), ...keysOf(flags) });
   await using domain = await host.createDomain(plan.domain);
   if (plan.memoryBytesMax !== undefined) domain.setMemoryMax(plan.memoryBytesMax);
   await using _service = await serve(host, domain, flags);
@@ -41,6 +42,15 @@ export const runCommand = async (image: string, values: readonly string[], flags
   await consoleDone;
   report(domain, { outcome, stats, flags });
   return outcome.code;
+};
+
+/** Who builds keys, and that its failures are told. */
+const keysOf = (flags: RunFlags): Pick<HostOptions, "keys"> => {
+  const { keys } = keyPlan(flags);
+  if (keys === undefined) return {};
+  const onRequestFailed = (error: unknown): void =>
+    complain(`a key was not built: ${error instanceof Error ? error.message : String(error)}`);
+  return { keys: { ...keys, onRequestFailed } };
 };
 
 /** Where xenstore is to be served. */

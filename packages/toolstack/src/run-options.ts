@@ -3,10 +3,11 @@
  */
 import { XenolithError } from "@xenolith/abi/error";
 import type { DomainOptions, SharedDirectory } from "@xenolith/host";
+import type { KeyFlags } from "./key-options.ts";
 import { parseDuration, parseSize } from "./quantity.ts";
 
 /** Options as the command line gives them. */
-export interface RunFlags {
+export interface RunFlags extends KeyFlags {
   readonly name?: string;
   readonly memory?: string;
   readonly maxmem?: string;

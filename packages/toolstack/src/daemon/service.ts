@@ -4,7 +4,7 @@
  */
 import { homedir } from "node:os";
 import path from "node:path";
-import { type Domain, Host, type HostOptions } from "@xenolith/host";
+import { type Domain, Host, type HostOptions, type KeyRequest } from "@xenolith/host";
 import { defaultDaemonSocket } from "../runtime-directory.ts";
 import { Definitions } from "./definitions.ts";
 import { EventLog } from "./event-log.ts";
@@ -147,6 +147,20 @@ const assemble = (host: Host, store: Store, log: ServiceLog, memory: MemoryPort)
   return { host, guests, actions, definitions, nodes, events, log, hypervisorNotes, metrics, views, problems };
 };
 
+/** Guests decide how many keys are asked for: not how many lines there are. */
+const KEY_LOG_MS = 1000;
+
+/** What a builder of keys fails with is told in the log, unless somebody else is told already. */
+const withKeyLog = (options: HostOptions = {}, log: ServiceLog): HostOptions => {
+  let quietUntil = 0;
+  const onRequestFailed = (error: unknown, { domain }: KeyRequest): void => {
+    if (Date.now() < quietUntil) return;
+    quietUntil = Date.now() + KEY_LOG_MS;
+    log.fault(`a key of ${domain === undefined ? "the daemon" : `domain ${domain.domid}`} was not built`, error);
+  };
+  return options.keys === undefined ? options : { ...options, keys: { onRequestFailed, ...options.keys } };
+};
+
 /**
  * Opens a service with a host and a state of its own, and serves it. Nothing is started yet: see `Service.autostart`.
  *
@@ -155,7 +169,7 @@ const assemble = (host: Host, store: Store, log: ServiceLog, memory: MemoryPort)
 export const openService = async (options: ServiceOptions = {}): Promise<Service> => {
   const log = new ServiceLog(options.logLevel ?? "info");
   const store = openStore(options.stateDirectory ?? defaultStateDirectory());
-  const host = await Host.open(options.host).catch(async (error: unknown) => {
+  const host = await Host.open(withKeyLog(options.host, log)).catch(async (error: unknown) => {
     await store.close();
     throw error;
   });
