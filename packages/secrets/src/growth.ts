@@ -15,6 +15,7 @@ import {
   advise,
   check,
   closeDescriptor,
+  type ControlGroupMemory,
   controlGroupMemory,
   createMemfd,
   createSecretMemfd,
@@ -87,8 +88,12 @@ const helperFiles = (fd: number): StdioOptions => ["ignore", "ignore", "ignore",
 const needsHelper = (place: GrowthPlace): boolean => {
   if (place !== "auto") return place === "helper";
   const group = controlGroupMemory();
-  return group !== undefined && group.maxBytes - group.currentBytes < GROUP_HEADROOM_BYTES;
+  return group !== undefined && headroomOf(group) < GROUP_HEADROOM_BYTES;
 };
+
+/** What a control group can still have: pages of files that nobody uses give way. */
+const headroomOf = ({ maxBytes, currentBytes, reclaimableBytes }: ControlGroupMemory): number =>
+  maxBytes - (currentBytes - reclaimableBytes);
 
 const createFile = ({ hidden, space }: GrowthRequest): number | SecretRefusal => {
   const lengthBytes = space.sizeBytes;

@@ -9,5 +9,8 @@ const GROUP_FULL = 0.95;
 export const memoryIsShort = (): boolean => {
   if ((memoryPressure()?.some.average10s ?? 0) > STALL_PERCENT) return true;
   const group = controlGroupMemory();
-  return group !== undefined && group.currentBytes > Math.min(group.maxBytes, group.highBytes) * GROUP_FULL;
+  if (group === undefined) return false;
+  // What the kernel can take back is not what makes memory short: a program that has read a large file is not in need.
+  const usedBytes = group.currentBytes - group.reclaimableBytes;
+  return usedBytes > Math.min(group.maxBytes, group.highBytes) * GROUP_FULL;
 };

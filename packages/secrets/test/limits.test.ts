@@ -1,6 +1,7 @@
 /** What a pool does where the machine gives less than it wants: each in a child process that has less. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, it } from "node:test";
 import { controlGroupMemory } from "@xenolith/sys";
@@ -187,6 +188,49 @@ const removeGroup = (directory: string): void => {
 };
 
 describe("a control group near its limit", () => {
+  it("is not one whose memory is in files that were read: what it must not use, it can have back", (t) => {
+    const group = makeGroup();
+    if (typeof group === "string") {
+      t.skip(group);
+      return;
+    }
+    const { directory, limitFile } = group;
+    const file = path.join(tmpdir(), `secrets-test-${process.pid}`);
+    try {
+      const { output, errors } = runChild(
+        `import { closeSync, openSync, readFileSync, readSync, ftruncateSync, writeFileSync } from "node:fs";
+        const limit = ${JSON.stringify(path.join(directory, limitFile))};
+        const usage = limit.replace(/limit_in_bytes$/, "usage_in_bytes").replace(/max$/, "current");
+        const MIB = 2 ** 20;
+        const pool = open({ policy: "degraded", lowWaterBytes: 0 });
+        const owner = pool.owner("child");
+        owner.allocate(2 * MIB - 16);
+        // A helper cannot be started from here on: whoever needs one is refused.
+        process.execPath = "/nonexistent";
+        const before = Number(readFileSync(usage, "latin1"));
+        writeFileSync(limit, String(before + 200 * MIB));
+        const fd = openSync(${JSON.stringify(file)}, "w+");
+        ftruncateSync(fd, 160 * MIB);
+        const piece = Buffer.alloc(MIB);
+        for (let at = 0; at < 160; at += 1) readSync(fd, piece, 0, MIB, at * MIB);
+        closeSync(fd);
+        const cached = Number(readFileSync(usage, "latin1")) - before;
+        const whileCached = codeOf(() => owner.allocate(2 * MIB - 16));
+        const used = Buffer.alloc(160 * MIB, 1);
+        console.log(cached > 140 * MIB, whileCached, codeOf(() => owner.allocate(2 * MIB - 16)), used.length / MIB);`,
+        { before: `echo $$ >${path.join(directory, "cgroup.procs")};` },
+      );
+      if (output.startsWith("false")) {
+        t.skip("files that were read here are not in the group's cache");
+        return;
+      }
+      assert.equal(output, "true none SECRET_MEMORY 160", errors);
+    } finally {
+      removeGroup(directory);
+      rmSync(file, { force: true });
+    }
+  });
+
   it("kills the helper that makes secret memory, and the program is told", (t) => {
     const group = makeGroup();
     if (typeof group === "string") {

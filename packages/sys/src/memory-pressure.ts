@@ -24,6 +24,8 @@ export interface MemoryPressure {
 export interface ControlGroupMemory {
   readonly version: 1 | 2;
   readonly currentBytes: number;
+  /** The part of it that the kernel takes back before anything is refused: pages of files that nobody used lately. */
+  readonly reclaimableBytes: number;
   readonly maxBytes: number;
   /** Above it the kernel slows allocation down (version 2). */
   readonly highBytes: number;
@@ -113,6 +115,10 @@ const numberIn = (text: string | undefined): number | undefined => {
 const countOf = (text: string | undefined, name: string): number =>
   Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text ?? "")?.[1] ?? 0);
 
+/** What a group's file cache has that is not in use; the counter includes groups below it. */
+const reclaimableIn = (stat: string | undefined, name: string, currentBytes: number): number =>
+  Math.min(countOf(stat, name), currentBytes);
+
 const readVersion2 = (directory: string): ControlGroupMemory | undefined => {
   const file = (name: string): string | undefined => readIfPresent(path.join(directory, name));
   const currentBytes = numberIn(file("memory.current"));
@@ -121,6 +127,7 @@ const readVersion2 = (directory: string): ControlGroupMemory | undefined => {
   return {
     version: 2,
     currentBytes,
+    reclaimableBytes: reclaimableIn(file("memory.stat"), "inactive_file", currentBytes),
     maxBytes: numberIn(file("memory.max")) ?? Number.POSITIVE_INFINITY,
     highBytes: numberIn(file("memory.high")) ?? Number.POSITIVE_INFINITY,
     events: { high: countOf(events, "high"), max: countOf(events, "max"), oomKill: countOf(events, "oom_kill") },
@@ -135,6 +142,7 @@ const readVersion1 = (directory: string): ControlGroupMemory | undefined => {
   return {
     version: 1,
     currentBytes,
+    reclaimableBytes: reclaimableIn(file("memory.stat"), "total_inactive_file", currentBytes),
     maxBytes: limit >= V1_UNLIMITED ? Number.POSITIVE_INFINITY : limit,
     highBytes: Number.POSITIVE_INFINITY,
     events: {

@@ -35,6 +35,7 @@ describe("a control group's memory", () => {
   it("version 2: the limit of a group above counts when it is tighter", () => {
     group("two/slice", {
       "memory.current": "3000",
+      "memory.stat": "anon 1500\nfile 1500\ninactive_file 1200\nactive_file 300",
       "memory.max": "8192",
       "memory.high": "6000",
       "memory.events": "low 0\nhigh 4\nmax 2\noom 1\noom_kill 1",
@@ -48,6 +49,7 @@ describe("a control group's memory", () => {
     assert.deepEqual(controlGroupMemory({ membership: "0::/slice/job\n", root: path.join(root, "two") }), {
       version: 2,
       currentBytes: 3000,
+      reclaimableBytes: 1200,
       maxBytes: 8192,
       highBytes: 6000,
       events: { high: 4, max: 2, oomKill: 1 },
@@ -59,11 +61,14 @@ describe("a control group's memory", () => {
       "memory.usage_in_bytes": "500",
       "memory.limit_in_bytes": "9223372036854771712",
       "memory.failcnt": "7",
+      // The counters are read one after the other, and may not agree.
+      "memory.stat": "inactive_file 1\ntotal_inactive_file 501",
     });
     const membership = "5:cpu,cpuacct:/\n4:memory:/job\n0::/\n";
     assert.deepEqual(controlGroupMemory({ membership, root: path.join(root, "one") }), {
       version: 1,
       currentBytes: 500,
+      reclaimableBytes: 500,
       maxBytes: Number.POSITIVE_INFINITY,
       highBytes: Number.POSITIVE_INFINITY,
       events: { high: 0, max: 7, oomKill: 0 },

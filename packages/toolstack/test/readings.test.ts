@@ -9,6 +9,7 @@ const group = (
 ) => ({
   version: 2 as const,
   currentBytes,
+  reclaimableBytes: 0,
   maxBytes,
   highBytes,
   events: { high: 0, max: limitHits, oomKill: 0 },
