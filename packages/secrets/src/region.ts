@@ -15,11 +15,10 @@ import {
   sealMapping,
 } from "@xenolith/sys";
 import { mapSecret, refusalOf } from "./growth.ts";
+import { SecretHandle } from "./handle.ts";
 import type { OwnerState } from "./owner-state.ts";
 import type { SecretSpace } from "./space.ts";
 import type { RegionMemory } from "./store.ts";
-
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
 /** A further place of this process where a region is mapped. */
 interface Alias {
@@ -31,7 +30,7 @@ interface Alias {
  * Whole pages of secret memory with a file of their own: they can be mapped elsewhere, handed to another process by
  * descriptor, taken out of this process's view while others use them, and made read-only.
  */
-export class SecretRegion implements Disposable, AsyncDisposable {
+export class SecretRegion extends SecretHandle {
   /** Its size: a multiple of the page size. */
   readonly size: number;
   readonly #owner: OwnerState;
@@ -46,6 +45,7 @@ export class SecretRegion implements Disposable, AsyncDisposable {
 
   /** @internal Owners make regions: `SecretOwner.allocateRegion`. */
   constructor(owner: OwnerState, { fd, space }: RegionMemory) {
+    super();
     this.size = space.sizeBytes;
     this.#owner = owner;
     this.#fd = fd;
@@ -217,31 +217,6 @@ export class SecretRegion implements Disposable, AsyncDisposable {
     pool.store.giveRegion(this.size);
     account.discharge(this.size, -1);
     members.delete(this);
-  }
-
-  /** As `release`, but once is enough. */
-  [Symbol.dispose](): void {
-    if (this.#isLive) this.release();
-  }
-
-  /** As `release`, but once is enough. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this[Symbol.dispose]();
-  }
-
-  /** Prints nothing. */
-  toJSON(): undefined {
-    return undefined;
-  }
-
-  /** Prints nothing. */
-  toString(): string {
-    return "[object SecretRegion]";
-  }
-
-  /** Prints nothing. */
-  [INSPECT](): string {
-    return "SecretRegion {}";
   }
 
   /** Stores zeros, through a mapping made for that where this process has none that can be written. */

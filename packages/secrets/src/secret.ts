@@ -2,9 +2,9 @@ import { timingSafeEqual } from "node:crypto";
 import { XenolithError } from "@xenolith/abi";
 import { PAGE_BYTES } from "@xenolith/sys";
 import type { Chunk } from "./chunk.ts";
+import { SecretHandle } from "./handle.ts";
 import { CANARY_BYTES, type SlotPage } from "./slots.ts";
 
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 /** Up to this size a byte loop is faster than a call of `set`. */
 const LOOP_BYTES_MAX = 64;
 
@@ -30,7 +30,7 @@ export interface Ledger {
  * A secret: bytes in memory that is never swapped, dumped, inherited by a fork or, unless the pool is degraded, read by
  * the kernel on anybody's behalf. It ends, and is wiped, when it is released or disposed of; never by itself.
  */
-export class Secret implements Disposable, AsyncDisposable {
+export class Secret extends SecretHandle {
   /** How many bytes it has. */
   readonly size: number;
   readonly #ledger: Ledger;
@@ -41,6 +41,7 @@ export class Secret implements Disposable, AsyncDisposable {
 
   /** @internal Owners make secrets: `SecretOwner.allocate`. */
   constructor(ledger: Ledger, place: SecretPlace, size: number) {
+    super();
     this.size = size;
     this.#ledger = ledger;
     this.#place = place;
@@ -136,31 +137,6 @@ export class Secret implements Disposable, AsyncDisposable {
     if (!this.#ledger.free(this, this.#place, this.size)) {
       throw new XenolithError("SECRET_OVERRUN", `something wrote past a secret of ${this.size} bytes at ${offset}`);
     }
-  }
-
-  /** As `release`, but once is enough. */
-  [Symbol.dispose](): void {
-    if (this.#isLive) this.release();
-  }
-
-  /** As `release`, but once is enough. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this[Symbol.dispose]();
-  }
-
-  /** Prints nothing. */
-  toJSON(): undefined {
-    return undefined;
-  }
-
-  /** Prints nothing. */
-  toString(): string {
-    return "[object Secret]";
-  }
-
-  /** Prints nothing. */
-  [INSPECT](): string {
-    return "Secret {}";
   }
 
   #live(): SecretPlace {
