@@ -1,6 +1,7 @@
 /**
  * Secrets in a pool, beside sodium-native, which gives each secret pages of its own; growing by a chunk, beside the bare
- * stores to its pages; and what a secret takes of what is scarce: locked memory, mappings, the kernel's large pages.
+ * stores to its pages; what a secret takes of what is scarce: locked memory, mappings, the kernel's large pages; and
+ * mapping secret memory into a guest, beside the bare mmap.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -23,6 +24,7 @@ import {
   vmaCount,
 } from "@xenolith/sys";
 import { type Bench, comparePair, type Result, result, single, timeNs } from "./harness.ts";
+import { secretMapping } from "./secret-mapping.ts";
 
 /** What is used of sodium-native. */
 interface Sodium {
@@ -56,6 +58,7 @@ export const bench: Bench = async ({ small }) => {
     result("grow-chunk-beside-touch", "ns", growth, { limit: 1.2 }),
     ...(await scarce(pool, owner, small ? 500 : 4000)),
     directMap(owner, small ? 2 : 100),
+    ...(await secretMapping(small)),
   ];
 };
 

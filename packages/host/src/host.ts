@@ -14,6 +14,7 @@ import { assembleDomain } from "./domain-assembly.ts";
 import { checkOptions, type DomainOptions } from "./domain-options.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { Dom0Space } from "./dom0-space.ts";
+import type { GuestSecrets } from "./guest-secrets.ts";
 import type { HostGrants } from "./grants.ts";
 import { type HostParts, openParts } from "./host-opening.ts";
 import type { HostOptions } from "./host-options.ts";
@@ -87,6 +88,11 @@ export class Host implements AsyncDisposable {
   /** The control domain's own calling side. */
   get dom0(): Cpu {
     return this.#parts.context.dom0;
+  }
+
+  /** Secret objects of guests, for tools that need more than this library offers. */
+  get guestSecrets(): GuestSecrets {
+    return this.#parts.context.guestSecrets;
   }
 
   /** The control domain's address space: memory of its own, and what others share with it. */

@@ -2,6 +2,7 @@
 
 export { Host } from "./host.ts";
 export type { HostInfo } from "./host.ts";
+export type { GuestSecrets, SecretFigures, SecretPlace } from "./guest-secrets.ts";
 export type { HostOptions } from "./host-options.ts";
 export type { HostKeysOptions } from "./host-keys.ts";
 export type { BuiltKey, KeyBuilder, KeyPayload, KeyReply, KeyRequest, RefusedKey } from "./keys/key-builder.ts";

@@ -41,6 +41,7 @@ export class SecretStore {
   readonly #growth: GrowthPlace;
   readonly #underPressure: () => boolean;
   readonly #chunks: (Chunk | undefined)[];
+  #chunkCount = 0;
   readonly #open = new OpenPages();
   /** The chunk that is being made in the background. */
   #growing: { readonly index: number; readonly done: Promise<void> } | undefined;
@@ -64,7 +65,7 @@ export class SecretStore {
   }
 
   get chunkCount(): number {
-    return this.#chunks.filter((chunk) => chunk !== undefined).length;
+    return this.#chunkCount;
   }
 
   get freePages(): number {
@@ -268,6 +269,7 @@ export class SecretStore {
   #addChunk(index: number, fd: number, space: SecretSpace): Chunk {
     const chunk = new Chunk(index, fd, space);
     this.#chunks[index] = chunk;
+    this.#chunkCount += 1;
     this.#freePages += chunk.pageCount;
     this.#noteHigh();
     return chunk;
@@ -279,6 +281,7 @@ export class SecretStore {
     assert(closeDescriptor(chunk.fd) === 0);
     this.#freePages -= chunk.freePages;
     this.#chunks[chunk.index] = undefined;
+    this.#chunkCount -= 1;
   }
 
   #dropPage(page: SlotPage): void {
