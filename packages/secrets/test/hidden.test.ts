@@ -61,6 +61,34 @@ describe("a secret in another process", { skip: withoutSecretMemory }, () => {
     assert.equal(countIn(Buffer.from(here.bytes), target.secret), 0);
   });
 
+  it("is not peeked at by a debugger that has stopped the process; ordinary memory is", (t) => {
+    const library = koffi.load(null);
+    const syscall = library.func(
+      "long syscall(long number, long request, long pid, uintptr_t address, uintptr_t data)",
+    );
+    const waitpid = library.func("int waitpid(int pid, uintptr_t status, int options)");
+    const word = new NativeBuffer(8);
+    const ptrace = (request: number, address = 0, data = 0): number => {
+      const number = process.arch === "arm64" ? 117 : 101;
+      return Number(syscall(number, request, target.pid, address, data)) < 0 ? -koffi.errno() : 0;
+    };
+    const [PEEKDATA, ATTACH, DETACH, WALL] = [2, 16, 17, 0x4000_0000];
+    if (ptrace(ATTACH) === -constants.errno.EPERM) {
+      t.skip("nobody may attach to a process here");
+      return;
+    }
+    assert.equal(waitpid(target.pid, word.address, WALL), target.pid);
+    const peek = (address: number): number => {
+      word.bytes.fill(0);
+      return ptrace(PEEKDATA, address, word.address);
+    };
+    const control = [peek(target.plainAddress), Buffer.from(word.bytes).equals(target.plain.subarray(0, 8))];
+    const found = [peek(target.secretAddress), Buffer.from(word.bytes).equals(Buffer.alloc(8))];
+    assert.equal(ptrace(DETACH), 0);
+    assert.deepEqual(control, [0, true], "control");
+    assert.deepEqual(found, [-constants.errno.EIO, true]);
+  });
+
   it("is not in a heap snapshot; text of the heap is", async () => {
     const file = path.join(directory, "heap.heapsnapshot");
     assert.equal(await target.ask(`snapshot ${file}`), "done");
@@ -157,6 +185,55 @@ describe("a secret in its own process", () => {
     const ordinary = flagsAt(new NativeBuffer(8).address);
     for (const flag of ["lo", "dd", "dc"]) assert.ok(!ordinary.includes(flag), `control: ${ordinary.join(" ")}`);
   });
+
+  for (const policy of ["strict", "degraded"] as const) {
+    const skip = policy === "strict" ? withoutSecretMemory : false;
+    it(
+      `does not leave RAM when the kernel is asked to take it out; ordinary memory does (${policy})`,
+      { skip },
+      (t) => {
+        const { output, errors } = runChild(`
+        import { fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
+        const MADV_PAGEOUT = 21;
+        const size = 2 ** 21;
+        const atPlace = (address, name) => {
+          const entry = readFileSync("/proc/self/smaps", "latin1").split("\\n" + address.toString(16).padStart(8, "0") + "-")[1];
+          return Number(new RegExp("^" + name + ": +(\\\\d+) kB", "m").exec(entry)[1]);
+        };
+        const touch = (address) => {
+          const bytes = new Uint8Array(sys.viewMemory(address, size));
+          for (let at = 0; at < size; at += 4096) if (bytes[at] === 256) throw new Error();
+        };
+        const pool = open({ policy: "${policy}", lowWaterBytes: 0 });
+        const secret = pool.owner("child").allocate(size - 16);
+        const chunk = secret.withBytes(sys.addressOf);
+        const fd = openSync(${JSON.stringify(path.join(directory, `paged-${policy}`))}, "w+");
+        writeSync(fd, Buffer.alloc(size, 7));
+        fsyncSync(fd);
+        const plain = sys.mapAnywhere({ fd, offsetBytes: 0, lengthBytes: size, protection: 1 });
+        touch(plain);
+        const before = [atPlace(plain, "Rss"), atPlace(chunk, "Rss")];
+        const answers = [sys.advise(plain, size, MADV_PAGEOUT), sys.advise(chunk, size, MADV_PAGEOUT)];
+        const after = [atPlace(plain, "Rss"), atPlace(chunk, "Rss"), atPlace(chunk, "Swap"), atPlace(chunk, "Locked")];
+        console.log(JSON.stringify([before, answers, after]));`);
+        assert.notEqual(output, "", errors);
+        const [before, answers, after] = JSON.parse(output) as [number[], number[], number[]];
+        if (after[0] === before[0]) {
+          t.skip("the kernel takes no pages of files out here");
+          return;
+        }
+        assert.deepEqual(
+          [before, answers],
+          [
+            [2048, 2048],
+            [0, -constants.errno.EINVAL],
+          ],
+        );
+        assert.ok(after[0]! < 2048, `control: ${after[0]} KiB`);
+        assert.deepEqual(after.slice(1), [2048, 0, 2048]);
+      },
+    );
+  }
 
   it("is not in a forked child; ordinary memory is", () => {
     // V8's code is not inherited either, so the child may not return from fork: the C library has it pause there.
