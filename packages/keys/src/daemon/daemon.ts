@@ -1,5 +1,6 @@
 import path from "node:path";
 import { XenolithError } from "@xenolith/abi/error";
+import { prepareDirectory } from "../client/socket-path.ts";
 import { loadConfig, problemsOf } from "../request-key/config.ts";
 import type { Launch } from "../request-key/launch.ts";
 import { KeyService } from "../service.ts";
@@ -63,8 +64,10 @@ export const startDaemon = async (options: DaemonOptions, machine: Machine): Pro
   const store = await openStore(options, service, log);
   for (const problem of problemsOf(loadConfig(options.config))) log.event("error", "malformed rule", { problem });
   const inherited = inheritedListener(machine.environment);
-  if (inherited === undefined) await server.listen(socket, options.socketMode);
-  else await server.listenOn(inherited);
+  if (inherited === undefined) {
+    prepareDirectory(socket);
+    await server.listen(socket, options.socketMode);
+  } else await server.listenOn(inherited);
   const endMetrics = await startMetrics(options, { service, registry, metrics, payloads });
   log.event("info", "serving", { socket: inherited === undefined ? socket : `descriptor ${inherited}` });
 

@@ -1,6 +1,6 @@
 import { XenolithError } from "@xenolith/abi/error";
 import { parseArgs } from "node:util";
-import { SOCKET_VARIABLE, SYSTEM_SOCKET, userSocket } from "../client/socket-path.ts";
+import { SOCKET_VARIABLE, socketOf, SYSTEM_SOCKET } from "../client/socket-path.ts";
 import type { KeyLimits } from "../limits.ts";
 import { type ConfigPlaces, systemConfig } from "../request-key/config.ts";
 import { limitNames } from "./calls.ts";
@@ -34,7 +34,8 @@ export const daemonHelp = `Usage: xkeyd [options]
 Keeps keys for the programs of this machine, or of one user, and has those built that are asked for.
 
   --socket PATH           where it listens (default: $${SOCKET_VARIABLE}, ${SYSTEM_SOCKET} for root, else
-                          $XDG_RUNTIME_DIR/xenolith/keys.sock); a socket handed over by systemd comes first
+                          $XDG_RUNTIME_DIR/xenolith/keys.sock or /tmp/xenolith-UID/keys.sock);
+                          a socket handed over by systemd comes first
   --socket-mode MODE      who may connect, in octal (default: 666 for root, else 600)
   --config FILE           rules for building keys, as request-key.conf(5) (default: ${systemConfig.file})
   --config-dir DIR        more of them, *.conf in the order of their names (default: FILE without .conf, with .d)
@@ -145,7 +146,7 @@ export const parseDaemonOptions = (
   const level = values["log-level"] ?? "info";
   const priority = values["error-priority"] ?? "documented";
   return {
-    socket: values.socket ?? environment[SOCKET_VARIABLE] ?? (uid === 0 ? SYSTEM_SOCKET : userSocket(environment)),
+    socket: values.socket ?? environment[SOCKET_VARIABLE] ?? socketOf(uid, environment),
     socketMode: modeFrom(values["socket-mode"] ?? (uid === 0 ? "666" : "600")),
     config: { file, directory: values["config-dir"] ?? `${file.replace(/\.conf$/, "")}.d` },
     requestKey: values["request-key"]?.split(" "),
