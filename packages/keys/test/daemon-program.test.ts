@@ -252,6 +252,17 @@ describe("xkeyctl", () => {
     assert.match(stderr, /the key daemon at \/nonexistent\/s: /);
   });
 
+  it("waits for a daemon that is being started", async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), "xkeyctl-waits-"));
+    const socket = path.join(directory, "keys.sock");
+    const script =
+      '"$0" "$1" --socket "$3" id @u & asked=$!; sleep 0.3; "$0" "$2" --socket "$3" & wait $asked; kill $!';
+    const words = ["-c", script, process.execPath, xkeyctl, xkeyd, socket];
+    const { stdout } = spawnSync("/bin/sh", words, { encoding: "utf8" });
+    rmSync(directory, { recursive: true, force: true });
+    assert.match(stdout, /^\d+\n$/);
+  });
+
   it("draws the tree again when it has changed", async () => {
     await using test = await startTestDaemon();
     const child = spawn(process.execPath, [xkeyctl, "--socket", test.socket, "show", "--watch", "@u"]);

@@ -2,6 +2,7 @@
  * `xkeyctl`, and `keyctl` where a symbolic link of that name points to it: keyctl(1) 1.6.3 for the key daemon. Its own
  * are the options --json and --socket, before the command, and the commands --keys and --key-users.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { KeyConnection } from "../client/connection.ts";
 import { defaultKeySocket } from "../client/socket-path.ts";
 import { additions, commands, usage } from "./commands.ts";
@@ -45,6 +46,26 @@ const complain = ({ terminal, json }: Context, error: unknown, command: string |
   return error instanceof Refusal ? error.exitCode : EXIT_REFUSED;
 };
 
+/** How long a daemon is waited for that is not there: whoever starts one in the background asks it something at once. */
+const PATIENCE_MS = 2000;
+const AGAIN_MS = 20;
+const NOT_YET: readonly unknown[] = ["ENOENT", "ECONNREFUSED"];
+
+const isNotYet = (error: unknown): boolean =>
+  error instanceof Error && error.cause instanceof Error && "code" in error.cause && NOT_YET.includes(error.cause.code);
+
+const connectPatiently = async (socket: () => string): Promise<KeyConnection> => {
+  const end = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await KeyConnection.connect(socket());
+    } catch (error) {
+      if (!isNotYet(error) || performance.now() > end) throw error;
+    }
+    await delay(AGAIN_MS);
+  }
+};
+
 /** Runs a command line of byte strings; returns the exit code. Never throws. */
 export const main = async (
   all: readonly string[],
@@ -58,7 +79,7 @@ export const main = async (
     terminal,
     environment,
     json,
-    connect: () => (connection ??= KeyConnection.connect(socket ?? defaultKeySocket(environment))),
+    connect: () => (connection ??= connectPatiently(() => socket ?? defaultKeySocket(environment))),
   };
   try {
     if (name === undefined) throw new UsageError("no command");
