@@ -50,6 +50,12 @@ export const guestTexts = {
           (then (call $write (i32.const 256) (i32.load (i32.const 24))) (br $again))))))`,
   /** A reactor that crashes when it is initialised. */
   brokenReactor: `(module (memory (export "memory") 1) (func (export "_initialize") unreachable) (func (export "f")))`,
+  /** A reactor whose initialisation never ends, and can be paused. */
+  slowReactor: `(module
+    (import "xen" "sched_op" (func $sched_op (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_initialize") (loop $again (drop (call $sched_op (i32.const 0) (i32.const 0))) (br $again)))
+    (func (export "f")))`,
   /** Computes and never makes a hypercall. */
   spin: `(module ${prelude} (func (export "_start") (loop $again (br $again))))`,
 } as const;

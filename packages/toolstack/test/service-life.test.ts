@@ -58,6 +58,14 @@ describe("the service: domains", () => {
     assert.equal((await bench.ask("POST", "/v1/domains/greet/unpause")).status, 200);
     assert.equal(await bench.consoleText("greet", (text) => text !== ""), "hello\n");
   });
+  it("a domain that is paused before it is ready has been created", async () => {
+    const config = await bench.config("slowReactor", { name: "slow" });
+    const created = bench.ask("POST", "/v1/domains", { config });
+    while ((await bench.ask("POST", "/v1/domains/slow/pause")).status !== 200) await nextTurn();
+    const { status, body } = await created;
+    assert.deepEqual([status, body.state.paused], [201, true]);
+    assert.equal((await bench.ask("DELETE", "/v1/domains/slow")).status, 204);
+  });
   it("a domain is paused and goes on", async () => {
     await bench.create("idle");
     assert.equal((await bench.ask("POST", "/v1/domains/idle/pause")).body.state.paused, true);

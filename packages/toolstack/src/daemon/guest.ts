@@ -33,11 +33,11 @@ export class Guest {
   definition: string | undefined;
   exit: DomainExit | undefined;
   isStarted: boolean;
-  /** The operator paused it. */
-  isPaused = false;
   /** It is being destroyed on request: what its end would set off is left out. */
   isLeaving = false;
   #changeCount = 0;
+  #isPaused = false;
+  #whenPaused: (() => void)[] = [];
 
   constructor(facts: GuestFacts, createdMs: number) {
     this.domain = facts.domain;
@@ -49,6 +49,21 @@ export class Guest {
     this.loopCount = facts.loopCount;
     this.isStarted = facts.isStarted;
     this.createdMs = createdMs;
+  }
+
+  /** The operator paused it. */
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  set isPaused(isPaused: boolean) {
+    this.#isPaused = isPaused;
+    if (isPaused) for (const tell of this.#whenPaused.splice(0)) tell();
+  }
+
+  /** Settles when an operator pauses it the next time. */
+  paused(): Promise<void> {
+    return new Promise((resolve) => this.#whenPaused.push(resolve));
   }
 
   /** Changes with every change that an operator asks for; never the same for two runs. */

@@ -195,7 +195,7 @@ export class Guests {
 
   /**
    * Lets a guest run for the first time. A crash while a reactor is initialised is an end like any other: its `on_crash`
-   * follows.
+   * follows. One that is paused before it is ready has been started all the same.
    *
    * @throws XenolithError `DOMAIN_STATE`.
    */
@@ -204,7 +204,7 @@ export class Guests {
     guest.isPaused = false;
     this.#parts.events.tell({ type: "domain-unpaused", domid: guest.domain.domid, name: guest.name });
     try {
-      await guest.domain.start();
+      await Promise.race([guest.domain.start(), guest.paused()]);
     } catch (error) {
       if (!(error instanceof XenolithError && error.code === "DOMAIN_CRASHED")) throw error;
     }
