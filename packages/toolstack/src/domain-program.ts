@@ -2,7 +2,7 @@
  * The words of the commands that ask the daemon. Their code is loaded when they are called.
  */
 import type { Command } from "commander";
-import type { ClientFlags } from "./client/connection.ts";
+import type { ClientFlags } from "./client/choose-place.ts";
 import type { ConsoleFlags } from "./commands/console.ts";
 import type { CreateFlags } from "./commands/create.ts";
 import type { EndFlags } from "./commands/lifecycle.ts";
@@ -21,13 +21,21 @@ const DOMAIN = "the domain: its name or its domid";
 const teach = (command: Command, examples: string, text = ""): Command =>
   command.addHelpText("after", `${text === "" ? "" : `\n${text.trim()}\n`}${EXIT_CODES}\n\nExamples:\n${examples}`);
 
-const addCommand = (program: Command, name: string, summary: string): Command =>
-  program
-    .command(name)
-    .summary(summary)
-    .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}.`)
+/** The options that say which daemon is meant. */
+export const addPlace = (command: Command): Command =>
+  command
     .option("--socket <path>", "where the daemon answers")
-    .option("--json", "as JSON");
+    .option("--connect <url>", "where it answers over TCP with TLS: https://HOST:PORT")
+    .option("--token-file <file>", "the token that it wants there")
+    .option("--ca-file <file>", "certificates to trust there, in PEM (default: those that Node trusts)");
+
+const addCommand = (program: Command, name: string, summary: string): Command =>
+  addPlace(
+    program
+      .command(name)
+      .summary(summary)
+      .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}.`),
+  ).option("--json", "as JSON");
 
 const CREATE_HELP = `
 The file is TOML with xl.cfg's keys (docs/configuration.md has all). Words key=value stand in place of what it says, or alone.

@@ -3,7 +3,8 @@
  */
 import { XenolithError } from "@xenolith/abi/error";
 import { capabilities, machineMemory, vmaCount, vmaCountMax, type Capability } from "@xenolith/sys";
-import { type ClientFlags, connect } from "./client/connection.ts";
+import { type ClientFlags, isDaemonNamed } from "./client/choose-place.ts";
+import { connect } from "./client/connection.ts";
 import { formatUptime } from "./client/format.ts";
 import type { HostView } from "./daemon/api-types.ts";
 import { formatSize } from "./quantity.ts";
@@ -40,12 +41,12 @@ const askHost = async (flags: ClientFlags): Promise<HostView | undefined> => {
   try {
     return await connect(flags).host();
   } catch (error) {
-    if (error instanceof XenolithError && error.code === "DAEMON_UNREACHABLE" && flags.socket === undefined) return;
+    if (error instanceof XenolithError && error.code === "DAEMON_UNREACHABLE" && !isDaemonNamed(flags)) return;
     throw error;
   }
 };
 
-/** Runs `xl info`. Without --socket it does not matter whether there is a daemon. */
+/** Runs `xl info`. Unless one is named it does not matter whether there is a daemon. */
 export const infoCommand = async (flags: ClientFlags): Promise<void> => {
   const [found, daemon] = await Promise.all([capabilities(), askHost(flags)]);
   const memory = machineMemory();

@@ -5,9 +5,9 @@
 import { Command, CommanderError } from "commander";
 import type { RunFlags } from "./run-options.ts";
 import { complain, describeFailure, EXIT_FAILED } from "./terminal.ts";
-import type { ClientFlags } from "./client/connection.ts";
+import type { ClientFlags } from "./client/choose-place.ts";
 import type { DaemonFlags } from "./daemon-command.ts";
-import { addDomains } from "./domain-program.ts";
+import { addDomains, addPlace } from "./domain-program.ts";
 import { addXenstore } from "./xenstore-program.ts";
 
 const VERSION = "0.1.0";
@@ -60,11 +60,11 @@ const addRun = (program: Command, setCode: SetCode): void => {
 };
 
 const addInfo = (program: Command): void => {
-  program
+  const info = program
     .command("info")
     .summary("what this machine offers, what is degraded, and the remedy")
-    .description("Says what this machine offers, what is degraded and what would mend it, and what the daemon has.")
-    .option("--socket <path>", "where the daemon answers")
+    .description("Says what this machine offers, what is degraded and what would mend it, and what the daemon has.");
+  addPlace(info)
     .option("--json", "as JSON")
     .action(async (flags: ClientFlags) => (await import("./info-command.ts")).infoCommand(flags));
 };

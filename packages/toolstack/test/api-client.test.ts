@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, describe, it } from "node:test";
 import { ApiClient } from "../src/client/api-client.ts";
+import { atSocket } from "../src/client/place.ts";
 
 const directory = mkdtempSync(path.join(tmpdir(), "xenolith-test-"));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -32,7 +33,7 @@ const beside = async (server: net.Server, use: (socket: string) => Promise<void>
 const answering = (status: number, body: string): net.Server =>
   http.createServer((_, response) => response.writeHead(status).end(body));
 
-const ask = (socket: string): Promise<unknown> => new ApiClient(socket).ask({ method: "GET", path: "/" });
+const ask = (socket: string): Promise<unknown> => new ApiClient(atSocket(socket)).ask({ method: "GET", path: "/" });
 
 describe("the API client", () => {
   it("returns the JSON of an answer, and null for an empty one", async () => {
@@ -51,7 +52,7 @@ describe("the API client", () => {
       });
     });
     await beside(server, async (socket) => {
-      const client = new ApiClient(socket);
+      const client = new ApiClient(atSocket(socket));
       await client.ask({ method: "POST", path: "/domains/a%2Fb?x=1", body: { name: "ü" } });
     });
     assert.deepEqual(seen, [["POST", "/domains/a%2Fb?x=1", "application/json", '{"name":"ü"}']]);
@@ -104,10 +105,13 @@ describe("the API client", () => {
   it("refuses an answer without the members that it is asked for", async () => {
     for (const body of ["{}", "[]", "null", "7", ""]) {
       await beside(answering(200, body), (socket) =>
-        assert.rejects(new ApiClient(socket).ask<{ domains: [] }>({ method: "GET", path: "/" }, ["domains"]), {
-          code: "DAEMON_ANSWER",
-          message: /has no "domains"/,
-        }),
+        assert.rejects(
+          new ApiClient(atSocket(socket)).ask<{ domains: [] }>({ method: "GET", path: "/" }, ["domains"]),
+          {
+            code: "DAEMON_ANSWER",
+            message: /has no "domains"/,
+          },
+        ),
       );
     }
   });
@@ -149,7 +153,7 @@ describe("the API client", () => {
     const server = http.createServer((_, response) => void setTimeout(() => response.end("1"), 1300));
     await beside(server, async (socket) => {
       const notices: string[] = [];
-      const client = new ApiClient(socket, (message) => notices.push(message));
+      const client = new ApiClient(atSocket(socket), (message) => notices.push(message));
       assert.equal(await client.ask({ method: "GET", path: "/" }), 1);
       assert.deepEqual(notices, [`waiting for the daemon at ${socket} (Ctrl-C ends the wait, not what it does)`]);
     });
@@ -159,7 +163,9 @@ describe("the API client", () => {
     const server = http.createServer(() => {});
     await beside(server, async (socket) => {
       const signal = AbortSignal.timeout(20);
-      await assert.rejects(new ApiClient(socket).ask({ method: "GET", path: "/", signal }), { code: "ABORTED" });
+      await assert.rejects(new ApiClient(atSocket(socket)).ask({ method: "GET", path: "/", signal }), {
+        code: "ABORTED",
+      });
     });
   });
 
@@ -171,7 +177,7 @@ describe("the API client", () => {
       setTimeout(() => response.end("two"), 20);
     });
     await beside(server, async (socket) => {
-      const client = new ApiClient(socket);
+      const client = new ApiClient(atSocket(socket));
       const pieces: string[] = [];
       for await (const piece of (await client.open({ method: "GET", path: "/stream" })).body)
         pieces.push(String(piece));

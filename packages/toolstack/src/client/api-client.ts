@@ -1,17 +1,15 @@
 /**
- * Asks the daemon over its Unix socket. Nothing that the daemon says is believed before it is read: an answer may be
+ * Asks the daemon. Nothing that the daemon says is believed before it is read: an answer may be
  * late, long or no JSON at all.
  */
-import http from "node:http";
+import type http from "node:http";
 import { type ErrorCode, errorCodes, XenolithError } from "@xenolith/abi/error";
+import type { DaemonPlace } from "./place.ts";
 
 /** Most bytes of one answer: lists of as many domains as a host can have are far below. */
 export const ANSWER_BYTES_MAX = 64 * 2 ** 20;
 const WAITING_AFTER_MS = 1000;
 const SHOWN_LENGTH_MAX = 80;
-
-/** What to do about a daemon that is not there. */
-const REMEDY = "start one with `xl daemon`, or name its socket with --socket PATH";
 
 /** A question for the daemon. */
 export interface ApiRequest {
@@ -36,11 +34,11 @@ export type OnWaiting = (message: string) => void;
 
 /** Talks to one daemon. */
 export class ApiClient {
-  readonly #socketPath: string;
+  readonly #place: DaemonPlace;
   readonly #onWaiting: OnWaiting;
 
-  constructor(socketPath: string, onWaiting: OnWaiting = () => {}) {
-    this.#socketPath = socketPath;
+  constructor(place: DaemonPlace, onWaiting: OnWaiting = () => {}) {
+    this.#place = place;
     this.#onWaiting = onWaiting;
   }
 
@@ -52,7 +50,7 @@ export class ApiClient {
    */
   async ask<Answer>(request: ApiRequest, members: readonly (keyof Answer & string)[] = []): Promise<Answer> {
     const notice = setTimeout(
-      () => this.#onWaiting(`waiting for the daemon at ${this.#socketPath} (Ctrl-C ends the wait, not what it does)`),
+      () => this.#onWaiting(`waiting for the daemon at ${this.#place.name} (Ctrl-C ends the wait, not what it does)`),
       WAITING_AFTER_MS,
     );
     try {
@@ -82,25 +80,20 @@ export class ApiClient {
     throw this.#refusal(status, this.#parse(await this.#readText(message), status));
   }
 
-  #send({ method, path, body, bytes, signal }: ApiRequest): Promise<http.IncomingMessage> {
+  async #send({ method, path, body, bytes, signal }: ApiRequest): Promise<http.IncomingMessage> {
     const content = bytes ?? (body === undefined ? undefined : Buffer.from(JSON.stringify(body)));
     const type = bytes === undefined ? "application/json" : "application/octet-stream";
-    return new Promise((resolve, reject) => {
-      const options: http.RequestOptions = {
-        socketPath: this.#socketPath,
-        method,
-        path,
-        agent: false,
-        headers: {
-          accept: "application/json",
-          ...(content === undefined ? {} : { "content-type": type, "content-length": content.length }),
-        },
-        ...(signal === undefined ? {} : { signal }),
-      };
-      const outgoing = http.request(options, resolve);
-      outgoing.on("error", (error) => reject(this.#failure(error)));
-      outgoing.end(content);
-    });
+    const headers = {
+      accept: "application/json",
+      ...(content === undefined ? {} : { "content-type": type, "content-length": content.length }),
+    };
+    const options = { method, path, headers, ...(signal === undefined ? {} : { signal }) };
+    const begin = await this.#place.open();
+    try {
+      return await new Promise((resolve, reject) => begin(options, resolve).on("error", reject).end(content));
+    } catch (error) {
+      throw this.#failure(error);
+    }
   }
 
   async #readText(message: http.IncomingMessage): Promise<string> {
@@ -130,7 +123,7 @@ export class ApiClient {
       return JSON.parse(text);
     } catch (cause) {
       throw answerError(
-        `${this.#socketPath} does not speak the daemon's language: status ${status}, ${JSON.stringify(text.slice(0, SHOWN_LENGTH_MAX))}`,
+        `${this.#place.name} does not speak the daemon's language: status ${status}, ${JSON.stringify(text.slice(0, SHOWN_LENGTH_MAX))}`,
         cause,
       );
     }
@@ -138,7 +131,9 @@ export class ApiClient {
 
   #refusal(status: number, body: unknown): XenolithError {
     const { code, message, remedy } = refusalIn(body);
-    if (code !== undefined && message !== undefined) return new XenolithError(code, `${message}${remedy}`);
+    const { tokenRemedy } = this.#place;
+    const advice = code === "UNAUTHORISED" && tokenRemedy !== "" ? ` (${tokenRemedy})` : remedy;
+    if (code !== undefined && message !== undefined) return new XenolithError(code, `${message}${advice}`);
     return answerError(
       `the daemon refused with status ${status}: ${(JSON.stringify(body) ?? "").slice(0, SHOWN_LENGTH_MAX)}`,
     );
@@ -149,16 +144,9 @@ export class ApiClient {
     const code = codeOf(cause);
     const reason = cause instanceof Error ? cause.message : String(cause);
     if (code === "ABORT_ERR") return new XenolithError("ABORTED", "the question was withdrawn", { cause });
-    if (code === "ENOENT" || code === "ECONNREFUSED") {
-      return unreachable(`no daemon answers at ${this.#socketPath}: ${REMEDY}`, cause);
-    }
-    if (code === "EACCES" || code === "EPERM") {
-      return unreachable(`${this.#socketPath} belongs to another user: call xl as that user`, cause);
-    }
-    if (code.startsWith("HPE_")) {
-      return answerError(`${this.#socketPath} does not speak HTTP (${reason})`, cause);
-    }
-    return unreachable(`the daemon at ${this.#socketPath} broke off: ${reason}`, cause);
+    if (code.startsWith("HPE_")) return answerError(`${this.#place.name} does not speak HTTP (${reason})`, cause);
+    const explanation = this.#place.explain(code, reason);
+    return unreachable(explanation ?? `the daemon at ${this.#place.name} broke off: ${reason}`, cause);
   }
 }
 

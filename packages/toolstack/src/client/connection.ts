@@ -15,15 +15,9 @@ import type {
   UpdateRequest,
   VcpusView,
 } from "../daemon/api-types.ts";
-import { daemonSocketToAsk } from "../runtime-directory.ts";
 import { complain } from "../terminal.ts";
 import { ApiClient, type ApiRequest, type ApiStream } from "./api-client.ts";
-
-/** Options that every command has which asks the daemon. */
-export interface ClientFlags {
-  readonly socket?: string;
-  readonly json?: boolean;
-}
+import { choosePlace, type ClientFlags } from "./choose-place.ts";
 
 /** What can be done to a domain without saying more. */
 export type DomainAction = "pause" | "unpause";
@@ -150,6 +144,5 @@ export class Connection {
 const domainPath = (word: string): string => `/v1/domains/${encodeURIComponent(word)}`;
 const definitionPath = (name: string): string => `/v1/definitions/${encodeURIComponent(name)}`;
 
-/** The daemon at the socket that was named, or where it is by default. Nothing is asked yet. */
-export const connect = ({ socket }: ClientFlags): Connection =>
-  new Connection(new ApiClient(socket ?? daemonSocketToAsk(), complain));
+/** The daemon that was named, or where it is by default. Nothing is asked yet. Throws what `choosePlace` throws. */
+export const connect = (flags: ClientFlags): Connection => new Connection(new ApiClient(choosePlace(flags), complain));

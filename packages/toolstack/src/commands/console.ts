@@ -5,7 +5,8 @@
  */
 import { StringDecoder } from "node:string_decoder";
 import { XenolithError } from "@xenolith/abi/error";
-import { type ClientFlags, connect, type Connection } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect, type Connection } from "../client/connection.ts";
 import { complain, describeFailure } from "../terminal.ts";
 import { asking } from "./report.ts";
 

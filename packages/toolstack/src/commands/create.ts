@@ -3,7 +3,8 @@
  */
 import { readFileSync } from "node:fs";
 import { XenolithError } from "@xenolith/abi/error";
-import { type ClientFlags, connect } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect } from "../client/connection.ts";
 import type { ReadConfig } from "../config/index.ts";
 import { formatDefinitions } from "../client/format.ts";
 import type { CreateRequest } from "../daemon/api-types.ts";

@@ -2,7 +2,8 @@
  * Commands that end, stop or rename domains.
  */
 import { XenolithError } from "@xenolith/abi/error";
-import { type ClientFlags, connect, type Connection, type DomainAction } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect, type Connection, type DomainAction } from "../client/connection.ts";
 import type { DomainView } from "../daemon/api-types.ts";
 import { complain } from "../terminal.ts";
 import { asking, toEach } from "./report.ts";

@@ -2,7 +2,8 @@
  * Commands that show domains. Every figure is what the hypervisor says at that moment.
  */
 import { XenolithError } from "@xenolith/abi/error";
-import { type ClientFlags, connect, type Connection } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect, type Connection } from "../client/connection.ts";
 import { formatClaims, formatList, formatMemory, formatUptimes, formatVcpus } from "../client/format.ts";
 import type { DomainView, VcpusView } from "../daemon/api-types.ts";
 import { printable } from "../terminal.ts";

@@ -1,7 +1,8 @@
 /**
  * `xl mem-set` and `xl mem-max`.
  */
-import { type ClientFlags, connect } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect } from "../client/connection.ts";
 import { parseSize } from "../quantity.ts";
 import { toEach } from "./report.ts";
 

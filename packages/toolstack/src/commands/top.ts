@@ -3,7 +3,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { XenolithError } from "@xenolith/abi/error";
-import { type ClientFlags, connect } from "../client/connection.ts";
+import type { ClientFlags } from "../client/choose-place.ts";
+import { connect } from "../client/connection.ts";
 import { formatTop, type TopLook } from "../client/format.ts";
 import { formatSize, parseDuration } from "../quantity.ts";
 import { paint, printable } from "../terminal.ts";
