@@ -51,6 +51,12 @@ describe("the guide to keeping a token out of the heap", { skip: withoutSecretMe
   });
 });
 
+describe("the guide to keys of guests", { skip: withoutSecretMemory }, () => {
+  it("can be followed word for word", async () => {
+    assert.deepEqual(await followGuide("docs/guide/guest-keys.md"), ["orders.c", "vault.ts", "give.ts"]);
+  });
+});
+
 describe("the page of the package xenstore", () => {
   it("can be followed word for word", async () => {
     assert.deepEqual(await followGuide("packages/xenstore/README.md"), ["store.ts"]);
