@@ -1,7 +1,8 @@
 import { closeSync, writeSync } from "node:fs";
-import { Socket } from "node:net";
+import { Socket, type SocketConstructorOpts } from "node:net";
 import { constants } from "node:os";
-import type { Launch, Launched, Running } from "../request-key/launch.ts";
+import { OUTPUT_BYTES_MAX } from "../request-key/act.ts";
+import { endOf, type Launch, type Launched, type Running } from "../request-key/launch.ts";
 
 const { errno } = constants;
 /** Children are looked at this often, whatever signals come. */
@@ -37,7 +38,7 @@ const quickLaunch = (sys: Sys): Launch => {
       return start(sys, launched, { pipes, children });
     } catch (error) {
       pipes.closeOurs();
-      return { pid: undefined, stdout: undefined, stderr: undefined, ended: Promise.reject(error) };
+      return { pid: undefined, ended: Promise.reject(error), read: Promise.resolve() };
     } finally {
       pipes.closeTheirs();
     }
@@ -50,10 +51,10 @@ interface Means {
 }
 
 const start = (sys: Sys, launched: Launched, { pipes, children }: Means): Running => {
-  const { file, words, environment, input, tellsErrors } = launched;
+  const { file, words, environment, input, onOutput, onError } = launched;
   const told = input === undefined ? null : pipes.full(input);
   const output = input === undefined ? undefined : pipes.empty();
-  const errors = tellsErrors ? pipes.empty() : undefined;
+  const errors = onError === undefined ? undefined : pipes.empty();
   const pid = sys.startProgram({
     file,
     words,
@@ -64,16 +65,33 @@ const start = (sys: Sys, launched: Launched, { pipes, children }: Means): Runnin
     descriptors: [told, output?.theirs ?? null, errors?.theirs ?? null],
   });
   if (pid < 0) throw failure(file, pid);
-  const ended = children.endOf(pid);
-  return {
-    pid,
-    stdout: output === undefined ? undefined : reader(output.ours),
-    stderr: errors === undefined ? undefined : reader(errors.ours),
-    ended,
-  };
+  const read = Promise.all([
+    output === undefined ? undefined : readPipe(output.ours, onOutput),
+    errors === undefined || onError === undefined ? undefined : readPipe(errors.ours, onError),
+  ]);
+  return { pid, ended: children.endOf(pid), read };
 };
 
-const reader = (fd: number): Socket => new Socket({ fd, readable: true, writable: false });
+/** Options that sockets have and their types do not. */
+interface OwnOptions extends SocketConstructorOpts {
+  readonly onread: { readonly buffer: Uint8Array; readonly callback: (count: number) => boolean };
+}
+
+/** Read into by all pipes, one after the other: what Node reads into buffers of its own stays there when it copies them. */
+const shared = Buffer.alloc(OUTPUT_BYTES_MAX);
+
+const readPipe = async (fd: number, onPiece: (piece: Uint8Array) => boolean): Promise<void> => {
+  const callback = (count: number): boolean => {
+    const piece = shared.subarray(0, count);
+    if (!onPiece(piece)) socket.destroy();
+    piece.fill(0);
+    return true;
+  };
+  const options: OwnOptions = { fd, readable: true, writable: false, onread: { buffer: shared, callback } };
+  const socket = new Socket(options);
+  socket.resume();
+  await endOf(socket);
+};
 
 /** As Node words it when a program cannot be started. */
 const failure = (file: string, result: number): Error => {

@@ -1,6 +1,5 @@
-import type { Readable } from "node:stream";
 import { OUTPUT_BYTES_MAX, type ProgramEnd, type Programs, RequestFailed } from "./act.ts";
-import { type Launch, launchWithNode, type Running } from "./launch.ts";
+import { type Launch, launchWithNode } from "./launch.ts";
 
 /** How programs are started. */
 export interface ProgramOptions {
@@ -30,22 +29,25 @@ export class ChildPrograms implements Programs {
   async run(file: string, words: readonly string[], input: Uint8Array | undefined): Promise<ProgramEnd> {
     const { environment, launch = launchWithNode, onStart, onEnd, onError, signal } = this.#options;
     if (signal?.aborted === true) throw new RequestFailed(`${file}: not started, the request was given up`);
-    const running = launch({
+    const output = new Output();
+    const errors = onError === undefined ? undefined : new Lines(onError);
+    const { pid, ended, read } = launch({
       file: utf8(file),
       words: words.map(utf8),
       environment,
       input,
-      tellsErrors: onError !== undefined,
+      onOutput: (piece) => output.add(piece),
+      onError: errors === undefined ? undefined : (piece) => errors.add(piece),
     });
-    const { pid, stderr } = running;
     if (pid !== undefined) onStart?.(pid);
-    if (onError !== undefined && stderr !== undefined) tellLines(stderr, onError);
-    const collected = collect(running);
+    void read.then(() => errors?.end());
     const kill = (): void => killAll(pid);
     signal?.addEventListener("abort", kill, { once: true });
     try {
-      const code = await endOf(running, input !== undefined);
-      return { code, output: collected() };
+      const code = await ended;
+      // What the program printed last must have arrived.
+      if (input !== undefined) await read;
+      return { code, output: output.end() };
     } catch (cause) {
       throw new RequestFailed(`${file}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
     } finally {
@@ -54,22 +56,6 @@ export class ChildPrograms implements Programs {
     }
   }
 }
-
-/** With pipes, when they are at their end: what the program printed last must have arrived. */
-const endOf = async ({ ended, stdout, stderr }: Running, isPipe: boolean): Promise<number | undefined> => {
-  const pipes = [stdout, stderr].filter((pipe) => pipe !== undefined);
-  const read = Promise.all(pipes.map(endOfPipe));
-  const code = await ended;
-  if (isPipe) await read;
-  return code;
-};
-
-const endOfPipe = (pipe: Readable): Promise<void> =>
-  new Promise((resolve) => {
-    pipe.on("error", () => {}); // It is closed after that.
-    pipe.once("end", () => resolve());
-    pipe.once("close", () => resolve());
-  });
 
 const utf8 = (bytes: string): string => Buffer.from(bytes, "latin1").toString("utf8");
 
@@ -82,30 +68,43 @@ const killAll = (pid: number | undefined): void => {
   }
 };
 
-/** Gathers what a program prints. */
-const collect = ({ stdout }: Running): (() => Uint8Array | "too much") => {
-  const pieces: Buffer[] = [];
-  let length = 0;
-  stdout?.on("data", (piece: Buffer) => {
-    length += piece.length;
-    if (length <= OUTPUT_BYTES_MAX) pieces.push(piece);
-    else stdout.destroy();
-  });
-  return () => {
-    const whole = Buffer.concat(pieces);
-    for (const piece of pieces) piece.fill(0);
-    return length > OUTPUT_BYTES_MAX ? "too much" : whole;
-  };
-};
+/** What a program prints. */
+class Output {
+  readonly #pieces: Buffer[] = [];
+  #length = 0;
 
-const tellLines = (stderr: Readable, tell: (line: string) => void): void => {
-  let begun = "";
-  stderr.on("data", (piece: Buffer) => {
-    const lines = (begun + piece.toString("latin1")).split("\n");
-    begun = (lines.pop() ?? "").slice(0, LINE_BYTES_MAX);
-    for (const line of lines) tell(line.slice(0, LINE_BYTES_MAX));
-  });
-  stderr.on("end", () => {
-    if (begun !== "") tell(begun);
-  });
-};
+  /** Whether more of it may come. */
+  add(piece: Uint8Array): boolean {
+    this.#length += piece.length;
+    const fits = this.#length <= OUTPUT_BYTES_MAX;
+    if (fits) this.#pieces.push(Buffer.from(piece));
+    return fits;
+  }
+
+  end(): Uint8Array | "too much" {
+    const whole = Buffer.concat(this.#pieces);
+    for (const piece of this.#pieces) piece.fill(0);
+    return this.#length > OUTPUT_BYTES_MAX ? "too much" : whole;
+  }
+}
+
+/** What a program says, line by line. */
+class Lines {
+  readonly #tell: (line: string) => void;
+  #begun = "";
+
+  constructor(tell: (line: string) => void) {
+    this.#tell = tell;
+  }
+
+  add(piece: Uint8Array): true {
+    const lines = (this.#begun + Buffer.from(piece).toString("latin1")).split("\n");
+    this.#begun = (lines.pop() ?? "").slice(0, LINE_BYTES_MAX);
+    for (const line of lines) this.#tell(line.slice(0, LINE_BYTES_MAX));
+    return true;
+  }
+
+  end(): void {
+    if (this.#begun !== "") this.#tell(this.#begun);
+  }
+}
