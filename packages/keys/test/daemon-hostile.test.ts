@@ -140,7 +140,7 @@ describe("a client", () => {
   });
 
   it("that does not read is not read from either: the daemon holds little for it", async () => {
-    await using test = await startTestDaemon();
+    await using test = await startTestDaemon(["--limit", "maxbytes=100000"]);
     const socket = await open(test);
     socket.pause();
     {

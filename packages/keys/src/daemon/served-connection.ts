@@ -8,6 +8,7 @@ import type { Answer, Pending } from "../pending.ts";
 import { type Call, type CallName, carryOut } from "./calls.ts";
 import type { Caller } from "./caller.ts";
 import type { DaemonMetrics } from "./metrics.ts";
+import { withOwnBuffer } from "./own-buffer.ts";
 import { decodeArguments, pointsIntoFrame, requestId, requestOperation } from "./request.ts";
 
 /** Replies that wait for a client that does not read; above it the daemon reads no further requests of that client. */
@@ -43,8 +44,8 @@ export class ServedConnection {
   #flushDue = false;
   #closed = false;
 
-  constructor(socket: Socket, caller: Caller, surroundings: Surroundings) {
-    this.#socket = socket;
+  /** Nothing has been read from the accepted socket. */
+  constructor(accepted: Socket, caller: Caller, surroundings: Surroundings) {
     this.caller = caller;
     this.#surroundings = surroundings;
     this.#call = {
@@ -53,12 +54,12 @@ export class ServedConnection {
       parent: () => caller.parent(),
       bytes: undefined,
     };
-    socket.on("data", (piece: Buffer) => {
+    const socket = withOwnBuffer(accepted, (piece) => {
       this.#input.push(piece);
       surroundings.metrics.receivedBytes += piece.length;
-      piece.fill(0);
       this.#receive();
     });
+    this.#socket = socket;
     socket.on("drain", () => this.#receive());
     socket.on("error", () => {});
     socket.on("close", () => this.#ended());

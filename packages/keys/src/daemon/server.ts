@@ -42,7 +42,7 @@ export class KeyServer implements AsyncDisposable {
       onBroken: ({ pid, uid }, reason) => options.log.event("warning", "protocol broken", { pid, uid, reason }),
       onClosed: (connection) => this.#closed(connection),
     };
-    this.#server = createServer({ pauseOnConnect: false }, (socket) => this.#accept(socket));
+    this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
   }
 
   /** Listens at a path with these permissions. `SERVICE_RUNNING`, `SYSTEM_CALL`. */
