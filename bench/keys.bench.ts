@@ -1,9 +1,10 @@
 /**
  * Operations of the key service in the same process, beside the kernel's own system calls for the same made from Node; how little a
- * search depends on what else is in the keyring; and what a small key costs in memory.
+ * search depends on what else is in the keyring; and what a small key costs in memory. Payloads are in secret memory.
  */
 import assert from "node:assert/strict";
-import { type Answer, KEY_SPEC, KeyService, Pending, type Process, settle } from "@xenolith/keys";
+import { type Answer, KEY_SPEC, KeyService, Pending, type Process, SecretPayloadStore, settle } from "@xenolith/keys";
+import { SecretPool } from "@xenolith/secrets";
 import { BareKeys } from "./bare-keys.ts";
 import { type Bench, comparePair, type Pair, type Result, result, type Rounds, single } from "./harness.ts";
 
@@ -16,9 +17,13 @@ const ok = (answer: Answer): number => {
   return answer;
 };
 
+/** Where payloads are, as in the daemon: one owner of a pool for the caller. */
+const pool = SecretPool.open({ policy: "degraded", lowWaterBytes: 0, underPressure: () => false });
+
 /** A service with one caller and a keyring of so many keys. */
 const ringOf = (count: number): Ring => {
-  const service = new KeyService();
+  const payloads = new SecretPayloadStore(pool.table(), () => pool.owner(`keys:${(rings += 1)}`));
+  const service = new KeyService({ payloads });
   const process = service.attach({ pid: 1, uid: 0, gid: 0 });
   ok(service.joinSession(process, null));
   const ring = ok(service.addKey(process, "keyring", "bench", null, KEY_SPEC.session));
@@ -28,6 +33,8 @@ const ringOf = (count: number): Ring => {
   }
   return { service, process, ring, serials };
 };
+
+let rings = 0;
 
 interface Ring {
   readonly service: KeyService;
@@ -136,7 +143,7 @@ const memory = (count: number): Result => {
     globalThis.gc!();
     globalThis.gc!();
     const { heapUsed, arrayBuffers } = process.memoryUsage();
-    return heapUsed + arrayBuffers;
+    return heapUsed + arrayBuffers + pool.statistics().usedBytes;
   };
   const before = used();
   for (let index = 0; index < count; index += 1) ok(service.addKey(caller, "user", `key:${index + 1}`, PAYLOAD, ring));
