@@ -31,6 +31,8 @@ export interface Manner {
 export const SEARCHING: Manner = { checksState: true, skipsExpired: false, recurses: true };
 /** As request_key(2) does it. */
 export const REQUESTING: Manner = { checksState: true, skipsExpired: true, recurses: true };
+/** As the kernel's own code finds a key without waiting for it. */
+export const FINDING: Manner = { checksState: true, skipsExpired: true, recurses: false };
 /** In one keyring only. */
 export const SHALLOW: Manner = { checksState: true, skipsExpired: false, recurses: false };
 

@@ -2,19 +2,19 @@ import { addKey, type AddRequest } from "./add-operations.ts";
 import type { Authority } from "./authority.ts";
 import { rejectAndLink } from "./instantiation.ts";
 import { completeRequest, type UpcallOptions } from "./construction.ts";
-import { EINVAL, ENOKEY } from "./errno.ts";
+import { EAGAIN, EINVAL, ENOKEY } from "./errno.ts";
 import { instantiateInto } from "./instantiation.ts";
 import { type Key, KEY_KEEP, KEY_ROOT_CAN_CLEAR, KEY_ROOT_CAN_INVALIDATE } from "./key.ts";
 import { KeyReference } from "./key-reference.ts";
 import type { OperationRunner } from "./operation-runner.ts";
 import { link, unlink } from "./links.ts";
-import { possesses } from "./lookup.ts";
+import { possesses, searchProcess } from "./lookup.ts";
 import { NO_GROUP, PERMISSION_BITS, permitsAny } from "./permission.ts";
 import { type Answer, settle } from "./pending.ts";
 import type { Process } from "./process.ts";
 import { requestWanted } from "./request-operation.ts";
 import { wantedOf } from "./ring-operations.ts";
-import { REQUESTING } from "./search.ts";
+import { FINDING, type Manner, REQUESTING, type Wanted } from "./search.ts";
 import { createRing, forgetUserRings, setSession } from "./rings.ts";
 import type { KeyState } from "./state.ts";
 import { byteString, type KeyText } from "./text.ts";
@@ -78,12 +78,7 @@ export class TrustedInterface {
     text: KeyText,
     { domain = "", callout, aux }: AuxiliaryRequest = {},
   ): Promise<KeyReference | number> {
-    const name = byteString(typeName);
-    const description = byteString(text);
-    const type = typeof name === "number" ? undefined : this.#state.types.get(name);
-    if (type === undefined) return -ENOKEY;
-    if (typeof description === "number") return description;
-    const wanted = wantedOf(type, description, REQUESTING, domain);
+    const wanted = this.#wanted(typeName, text, domain, REQUESTING);
     if (typeof wanted === "number") return wanted;
     const told = typeof callout === "string" ? Buffer.from(callout, "utf8") : callout && Uint8Array.from(callout);
     let found: KeyReference | undefined;
@@ -102,6 +97,28 @@ export class TrustedInterface {
     if (result >= 0 && found !== undefined) return found;
     found?.release();
     return result;
+  }
+
+  /**
+   * A key in the process's own thread, process or session keyring, not in the keyrings within those; none is built, and none
+   * waited for: one that is being built is found. The result is a reference that must be released, or a negated error
+   * number. Source: request_key_rcu of the kernel.
+   */
+  findKey(process: Process, typeName: KeyText, text: KeyText, domain = ""): KeyReference | number {
+    const wanted = this.#wanted(typeName, text, domain, FINDING);
+    if (typeof wanted === "number") return wanted;
+    this.#runner.check(process);
+    const found = searchProcess(this.#state, process, wanted);
+    if (typeof found !== "number") return this.#hold(found);
+    return found === -EAGAIN ? -ENOKEY : found;
+  }
+
+  #wanted(typeName: KeyText, text: KeyText, domain: string, manner: Manner): Wanted | number {
+    const name = byteString(typeName);
+    const description = byteString(text);
+    const type = typeof name === "number" ? undefined : this.#state.types.get(name);
+    if (type === undefined) return -ENOKEY;
+    return typeof description === "number" ? description : wantedOf(type, description, manner, domain);
   }
 
   /** Builds the key of a request, for types that do it themselves: 0 or a negated error number. */

@@ -10,6 +10,7 @@ import { describe, it } from "node:test";
 import { KeyClient } from "../src/client/index.ts";
 import { main } from "../src/command/xkeyctl.ts";
 import { packageRoot, startTestDaemon } from "./daemon-kit.ts";
+import { KernelKeys } from "./kernel-keys.ts";
 import { type RunCommand, runScript } from "./keyctl-script.ts";
 
 const golden = readFileSync(path.join(packageRoot, "test/keyctl-golden.txt"), "utf8");
@@ -50,6 +51,8 @@ describe("every command of keyctl", { skip: process.getuid!() !== 0 && "the tran
   const original = process.env["KEYCTL"];
   const skip = original === undefined && "KEYCTL does not name an original; the transcript of one is compared instead";
   it("prints what the original prints on this machine", { skip }, async () => {
+    // The programs below have this process's session keyring in the kernel, which must be an empty one.
+    assert.ok(new KernelKeys().join(null) > 0);
     const text = await runScript(golden, (words, input) => {
       const { status, stdout, stderr } = spawnSync(original!, words, { input });
       return Promise.resolve({ code: status!, out: stdout.toString("latin1"), err: stderr.toString("latin1") });

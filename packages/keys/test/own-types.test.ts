@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { KeyService, KeyType } from "../src/index.ts";
-import { errorOf, linksIn, onBench, SESSION } from "./kit.ts";
+import { bytes, errorLater, errorOf, linksIn, ok, onBench, SESSION } from "./kit.ts";
 
 describe("a type whose functions throw", () => {
   for (const where of ["preparse", "vetDescription", "instantiate", "update"] as const) {
@@ -90,6 +90,43 @@ describe("types that build their keys themselves", () => {
       assert.deepEqual(refused, ["ENOKEY", "ENOKEY", "EIO"]);
       const nothing = await service.trusted.requestKeyWithAuxdata(asker, "own", "o");
       assert.equal(nothing, -126, "without a callout it is only searched for");
+    }),
+  );
+
+  it(
+    "are found without being built, and without a wait, in the caller's own keyrings only",
+    onBench(async (bench) => {
+      const { service } = bench;
+      const asker = bench.process();
+      const find = (description: string): string | number => {
+        const found = service.trusted.findKey(asker, "user", description);
+        if (typeof found === "number") return errorOf(found);
+        using reference = found;
+        return reference.serial;
+      };
+      const ring = ok(service.addKey(asker, "keyring", "ring", null, SESSION));
+      ok(service.addKey(asker, "user", "deep", bytes("v"), ring));
+      const key = ok(service.addKey(asker, "user", "own", bytes("v"), SESSION));
+      const expired = ok(service.addKey(asker, "user", "expired", bytes("v"), SESSION));
+      const revoked = ok(service.addKey(asker, "user", "revoked", bytes("v"), SESSION));
+      ok(service.setTimeout(asker, expired, 1));
+      ok(service.revoke(asker, revoked));
+      bench.clock.advance(2);
+      assert.deepEqual(["own", "deep", "expired", "revoked", "none", ""].map(find), [
+        key,
+        "ENOKEY",
+        "ENOKEY",
+        "EKEYREVOKED",
+        "ENOKEY",
+        "ENOKEY",
+      ]);
+      assert.equal(service.trusted.findKey(asker, "nonesuch", "own"), -126);
+      bench.helper = (upcall) => {
+        assert.equal(find("built"), upcall.target);
+        return 0;
+      };
+      assert.equal(await errorLater(service.requestKey(asker, "user", "built", "", SESSION)), "ENOKEY");
+      assert.equal(bench.upcalls.length, 1);
     }),
   );
 });
