@@ -14,13 +14,25 @@ import type { Writable } from "node:stream";
 import { after, before, describe, it } from "node:test";
 import { Host, type KeyReply, type KeyRequest } from "@xenolith/host";
 import { closeDescriptor, createSecretMemfd } from "@xenolith/sys";
-import { assertChecks, compileTest, createGuest, startGuest } from "./c-domains.ts";
+import { assertChecks, compileReactor, compileTest, createGuest, startGuest } from "./c-domains.ts";
 import { countIn, countInMemory } from "./memory-scan.ts";
 
 let image: Uint8Array;
+let wasi: Uint8Array;
+const WASI = `
+  #include <string.h>
+  #include <xenolith/keys.h>
+  #include <xenolith/secrets.h>
+  __attribute__((export_name("ask"))) int ask(void) {
+    void *page;
+    if (secret_alloc(1, &page) < 0) return -1;
+    int length = key_read(key_request("user", "db:orders", "", 0), page, 4096);
+    return length > 0 && memcmp(page, "the password", (size_t)length) ? -2 : length;
+  }`;
 const directory = mkdtempSync(path.join(tmpdir(), "c-keys-"));
 before(async () => {
   image = await compileTest("c-keys.c");
+  wasi = await compileReactor("wasi.c", WASI);
 });
 after(() => {
   rmSync(directory, { recursive: true });
@@ -137,6 +149,14 @@ describe("keys of the guest library", () => {
       assertChecks(await guest.end(), 7);
       assert.deepEqual(asked, []);
       await assert.rejects(guest.domain.keys.give({ description: "x", payload }), { code: "DOMAIN_STATE" });
+    }));
+
+  it("are for WASI programs, too", () =>
+    onHost(async ({ host }) => {
+      const domain = await host.createDomain({ image: wasi, memoryBytesMax: 2 ** 23 });
+      await domain.start();
+      assert.equal(await domain.call("ask"), "the password".length);
+      await domain.destroy();
     }));
 });
 

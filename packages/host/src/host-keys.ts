@@ -84,6 +84,11 @@ export class HostKeys {
     }
   }
 
+  /** What does not agree in the service, and records of domains that there are not: a sentence each. */
+  audit(): string[] {
+    return [...(this.#service?.audit() ?? []).map((finding) => `keys: ${finding}`), ...this.keyrings.audit()];
+  }
+
   /** Ends the service, after all domains: requests and waits answer -EINTR, payloads are wiped. */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -256,7 +256,8 @@ export class Host implements AsyncDisposable {
     const { context, domains, faults } = this.#parts;
     const memory = audit(context.hypervisor, context.ringFrames.mfns());
     const secrets = context.guestSecrets.audit();
-    return [...faults, ...memory, ...secrets, ...auditSpaces(context.hypervisor, domains.keys())];
+    const keys = context.keys.audit();
+    return [...faults, ...memory, ...secrets, ...keys, ...auditSpaces(context.hypervisor, domains.keys())];
   }
 
   /** Waits until the vCPU threads that are kept warm are ready: for programs that care about the first start. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
-import { onKeyHost, ORDINARY_END, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
+import { KeyHost, onKeyHost, ORDINARY_END, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
 
 const PROCESS = abi.XENKEY_PROCESS_KEYRING;
 const SESSION = abi.XENKEY_SESSION_KEYRING;
@@ -185,4 +185,20 @@ describe("key_op", () => {
       { limits: { maxKeys: 20, maxBytes: 4000 } },
     ),
   );
+
+  it("is refused where the host has no secret memory, and a fault of the host where the service fails otherwise", async () => {
+    const call = { slot: 1, domid: 1, vcpu: 0, command: 0, argument: 0, signal: new AbortController().signal };
+    const memory = { copyFromGuest: () => 0, copyToGuest: () => 0 };
+    const secretPages = { read: () => 0, write: () => 0 };
+    for (const [code, answer, faults] of [
+      ["SECRET_UNSUPPORTED", -abi.ENOSYS, 0],
+      ["HOST_CLOSED", -abi.EINTR, 0],
+      ["SECRET_MEMLOCK", -abi.EIO, 1],
+    ] as const) {
+      const host = new KeyHost();
+      host.keys.service = () => Promise.reject(new abi.XenolithError(code, "no"));
+      assert.equal(await host.op.serve({ ...call, memory, secretPages }), answer);
+      assert.equal(host.faults.length, faults);
+    }
+  });
 });

@@ -48,6 +48,14 @@ export class KeyringTable {
     keyrings.end();
   }
 
+  /** Keyrings of domains that are not there, or not the ones that they were made for: a sentence each. */
+  audit(): string[] {
+    const { domains } = this.#hypervisor;
+    return [...this.#bySlot]
+      .filter(([slot, { uid }]) => domains.stateOf(slot) === "free" || domainUid(domains.generation[slot]!) !== uid)
+      .map(([slot, { uid }]) => `keys: slot ${slot} has keyrings of user ${uid}, who is not there`);
+  }
+
   /** Who a domain is for the service: a user of its own, without any capability. */
   identityOf(slot: number): ProcessIdentity {
     const { domains } = this.#hypervisor;
