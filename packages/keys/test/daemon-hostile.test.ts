@@ -272,30 +272,45 @@ describe("random bytes", () => {
 });
 
 describe("a client that dies", () => {
-  const request = Buffer.concat([
-    words(0, 2, operations.requestKey.code, 4),
-    Buffer.from("user"),
-    words(4),
-    Buffer.from("a:it"),
-    words(0, -4),
-  ]);
-  request.writeUInt32LE(request.length - 4, 0);
+  const framed = (...parts: readonly Buffer[]): Buffer => {
+    const frame = Buffer.concat([words(0), ...parts]);
+    frame.writeUInt32LE(frame.length - 4, 0);
+    return frame;
+  };
+  const text = (content: string): Buffer => Buffer.concat([words(content.length), Buffer.from(content)]);
+  const requestFor = (description: string, id = 2): Buffer =>
+    framed(words(id, operations.requestKey.code), text("user"), text(description), text(""), words(-4));
+  const request = requestFor("a:it");
+  const addition = framed(
+    words(2, operations.addKey.code),
+    text("user"),
+    text("large"),
+    text("x".repeat(30_000)),
+    words(-4),
+  );
   const steps: readonly (readonly [when: string, sent: Buffer])[] = [
     ["before it said anything", Buffer.alloc(0)],
     ["within its greeting", greeting().subarray(0, 7)],
     ["after its greeting", greeting()],
     ["within its request", Buffer.concat([greeting(), request.subarray(0, request.length - 3)])],
     ["while its key is built", Buffer.concat([greeting(), request])],
+    ["while two of its requests wait for one key", Buffer.concat([greeting(), request, requestFor("a:it", 3)])],
+    ["while the helper of its key asks for another", Buffer.concat([greeting(), requestFor("nested:it")])],
+    ["within a payload", Buffer.concat([greeting(), addition.subarray(0, 20_000)])],
     [
-      "while two of its requests wait",
-      Buffer.concat([greeting(), request, words(16, 3, operations.getKeyringId.code, -4, 0)]),
+      "before it reads an answer",
+      Buffer.concat([greeting(), addition, words(16, 3, operations.getKeyringId.code, -4, 0)]),
     ],
   ];
   for (const [when, sent] of steps) {
     it(`${when} leaves nothing behind, and the next one is served`, async () => {
       await using test = await startTestDaemon();
       const helper = test.script("helper", "#!/bin/sh\nsleep 0.3\nexec keyctl instantiate $1 built 0\n");
-      test.rules(`create user a:* * ${helper} %k\n`);
+      const nesting = test.script(
+        "nesting",
+        "#!/bin/sh\nkeyctl request2 user a:inner x @s >/dev/null\nexec keyctl instantiate $1 built 0\n",
+      );
+      test.rules(`create user a:* * ${helper} %k\ncreate user nested:* * ${nesting} %k\n`);
       const code = `const socket = require("node:net").connect(process.env.XKEYD_SOCKET);
         socket.write(Buffer.from("${sent.toString("hex")}", "hex"), () => setTimeout(() => process.kill(process.pid, "SIGKILL"), 50));`;
       await test.run(process.execPath, ["-e", code]);
