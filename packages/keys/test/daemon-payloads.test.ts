@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -111,6 +111,36 @@ describe("payloads of xkeyd", () => {
       assert.equal(metrics.includes(owner), isHidden, metrics.join("\n"));
     });
   }
+
+  it("that helpers print are nowhere there either", { skip: withoutSecretMemory }, async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), "xkeyd-helpers-"));
+    const markers = ["one", "two", "three"].map((name) => ({ name, bytes: randomBytes(40) }));
+    const rules = markers.map(({ name, bytes }) => {
+      const file = path.join(directory, name);
+      writeFileSync(`${file}.secret`, bytes);
+      writeFileSync(file, `#!/bin/sh\nexec cat ${file}.secret\n`, { mode: 0o755 });
+      return `create user ${name} * |${file}\n`;
+    });
+    const config = path.join(directory, "rules.conf");
+    writeFileSync(config, rules.join(""));
+    const sizes: number[] = [];
+    let counts: readonly number[];
+    {
+      await using daemon = new Daemon(["--config", config]);
+      await daemon.serving();
+      {
+        await using keys = await KeyClient.connect({ socket: daemon.socket });
+        for (const { name } of markers) {
+          const key = await keys.request("user", name, { callout: "", destination: "user" });
+          sizes.push(await key.read(Buffer.alloc(64)));
+        }
+      }
+      counts = markers.map(({ bytes }) => daemon.countOf(bytes));
+    }
+    rmSync(directory, { recursive: true });
+    assert.deepEqual(sizes, [40, 40, 40]);
+    assert.deepEqual(counts, [0, 0, 0]);
+  });
 
   it("are refused with EDQUOT to who has its quota, and to nobody else", async () => {
     await using test = await startTestDaemon(["--payload-quota", "256"]);
