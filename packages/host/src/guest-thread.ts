@@ -3,6 +3,7 @@
  */
 import { receiveMessageOnPort } from "node:worker_threads";
 import { Hypervisor } from "@xenolith/core";
+import { setThreadNice } from "@xenolith/sys";
 import { HostTable } from "./host-table.ts";
 import { fastBank } from "./machine.ts";
 import { LinuxMmu } from "./mmu.ts";
@@ -45,6 +46,11 @@ export class GuestThread {
   /** Tells the control domain's thread something. It arrives although this thread never returns to its event loop. */
   report(report: Report): void {
     this.#boot.port.postMessage(report);
+  }
+
+  /** From now on the thread runs a guest, and lets others of the process go first. */
+  giveWay(): void {
+    if (this.#boot.guestNice > 0) setThreadNice(this.#boot.guestNice);
   }
 
   /** The next command if one has arrived. */

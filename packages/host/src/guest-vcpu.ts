@@ -56,6 +56,7 @@ export class GuestVcpu {
       this.#instantiate();
       this.#begin();
       this.#thread.report({ type: "started" });
+      this.#thread.giveWay();
       this.#enter(this.#start.entry);
     });
     this.#thread.report({ type: "idle" });

@@ -13,7 +13,7 @@ import { HostGrants } from "./grants.ts";
 import { GuestSecrets, type GuestSecretsParts } from "./guest-secrets.ts";
 import type { HostContext } from "./host-context.ts";
 import { checkKeysOptions, HostKeys, type HostKeysOptions, type HostKeysParts } from "./host-keys.ts";
-import { geometryOf, type HostOptions, warmCountOf } from "./host-options.ts";
+import { geometryOf, type HostOptions, vcpuNiceOf, warmCountOf } from "./host-options.ts";
 import { HostSecrets } from "./host-secrets.ts";
 import { createHostTableBuffer, HostTable } from "./host-table.ts";
 import { turnOffDeoptimisation } from "./image.ts";
@@ -30,6 +30,7 @@ import { ServiceCalls } from "./service-calls.ts";
 import { Shares } from "./shares.ts";
 import { TimerService } from "./timer-service.ts";
 import { VcpuPool } from "./vcpu-pool.ts";
+import type { ThreadSetting } from "./vcpu-thread.ts";
 import { XenstoreService } from "./xenstore-service.ts";
 
 /** Lock tag of the control domain's thread. */
@@ -56,6 +57,7 @@ const FAULTS_MAX = 100;
 export const openParts = (options: HostOptions): HostParts => {
   checkPlatform();
   const warmCount = warmCountOf(options);
+  const guestNice = vcpuNiceOf(options);
   const policy = new HostPolicy(options.policy);
   checkKeysOptions(options.keys);
   turnOffDeoptimisation();
@@ -80,10 +82,7 @@ export const openParts = (options: HostOptions): HostParts => {
   late.ring = attention.schedule;
   const hostTable = createHostTableBuffer(geometry);
   const { storage, bankFds, bankBases } = machine;
-  const pool = new VcpuPool(
-    { storage, hostTable, bankFds, bankBases, softBases, epochNs, addonPath: addonPath(), exitGuard: exitGuard() },
-    warmCount,
-  );
+  const pool = openPool({ storage, hostTable, bankFds, bankBases, softBases, epochNs, guestNice }, warmCount);
   late.recover = () => pool.deadTags().forEach((tag) => hypervisor.locks.recover(tag));
   const ringFrames = new RingFrames(hypervisor);
   const secrets = new HostSecrets(options.secrets, noteFault);
@@ -151,6 +150,9 @@ interface LateParts {
 }
 
 /** The hypervisor as the control domain's thread executes it. */
+const openPool = (setting: Omit<ThreadSetting, "addonPath" | "exitGuard">, warmCount: number): VcpuPool =>
+  new VcpuPool({ ...setting, addonPath: addonPath(), exitGuard: exitGuard() }, warmCount);
+
 const attachHypervisor = (machine: Machine, mmu: LinuxMmu, epochNs: bigint, late: LateParts): Hypervisor => {
   const platform = new ThreadPlatform({
     mmu,

@@ -3,7 +3,7 @@
  */
 import { XenolithError } from "@xenolith/abi";
 import { type Geometry, productionGeometry } from "@xenolith/core";
-import { machineMemory, vmaCount, vmaCountMax } from "@xenolith/sys";
+import { machineMemory, NICE_MAX, vmaCount, vmaCountMax } from "@xenolith/sys";
 import type { HostKeysOptions } from "./host-keys.ts";
 import type { HostSecretsOptions } from "./host-secrets.ts";
 import { FRAME_BYTES } from "./mmu.ts";
@@ -15,6 +15,11 @@ export interface HostOptions {
   readonly memoryBytes?: number;
   /** vCPU threads that are kept warm; 2 by default. Each takes about 10 MiB. */
   readonly warmVcpuCount?: number;
+  /**
+   * How far threads give way while they run guests, 0 to 19: guests that compute without an end leave the control domain's
+   * thread, and the start of others, the processors that they need. Other programs of the machine come first too.
+   */
+  readonly vcpuNice?: number;
   /** Mappings that guests may use together; most of what `vm.max_map_count` leaves by default. */
   readonly vmaCountMax?: number;
   /** Where rewritten images are kept; the user's cache directory by default. */
@@ -40,6 +45,7 @@ const VMA_RESERVE_SHARE = 0.1;
 /** Threads that somebody could want to keep warm. */
 const WARM_COUNT_MAX = 256;
 const WARM_COUNT_DEFAULT = 2;
+const VCPU_NICE_DEFAULT = 5;
 
 /** Geometry of a host. Throws XenolithError `INVALID_SIZE`. */
 export const geometryOf = (options: HostOptions): Geometry => {
@@ -74,6 +80,15 @@ const vmaShares = ({ vmaCountMax: wanted }: HostOptions): { limit: number; reser
     );
   }
   return { limit, reserve: Math.floor(Math.min(limit, free - limit) * VMA_RESERVE_SHARE) };
+};
+
+/** Nice value of vCPU threads in guests. Throws XenolithError `INVALID_ARGUMENT`. */
+export const vcpuNiceOf = ({ vcpuNice = VCPU_NICE_DEFAULT }: HostOptions): number => {
+  if (Number.isInteger(vcpuNice) && vcpuNice >= 0 && vcpuNice <= NICE_MAX) return vcpuNice;
+  throw new XenolithError(
+    "INVALID_ARGUMENT",
+    `vcpuNice is ${vcpuNice}, it must be a whole number from 0 to ${NICE_MAX}`,
+  );
 };
 
 /** vCPU threads to keep warm. Throws XenolithError `INVALID_ARGUMENT`. */

@@ -23,6 +23,8 @@ export interface ThreadBoot {
   readonly addonPath: string | undefined;
   /** What the end of the process waits for (see sys's `useExitGuard`). */
   readonly exitGuard: SharedArrayBuffer;
+  /** Nice value of the thread from the moment on when it enters a guest. */
+  readonly guestNice: number;
   /** Lock tag of the thread. */
   readonly tag: number;
   /** Whether no thread before it was found to be as expected (see sys's `threadMemory`). */

@@ -86,7 +86,7 @@ export { PAGE_BYTES, platformRefusal, thisPlatform } from "./platform.ts";
 export { PollSet, Readiness } from "./poll-set.ts";
 export { check, errnoName, SystemCallError } from "./system-call-error.ts";
 export type { SystemCallArguments } from "./system-call-error.ts";
-export { threadCpuTimeNs, threadId } from "./thread.ts";
+export { NICE_MAX, setThreadNice, threadCpuTimeNs, threadId } from "./thread.ts";
 export { releaseThreadMemory, threadMemory } from "./thread-memory.ts";
 export type { ThreadMemory } from "./thread-memory.ts";
 export { tryTraps } from "./trap-probe.ts";

@@ -18,6 +18,7 @@ export const ADDRESS_END = 2 ** 48;
 interface SystemCallNumbers {
   readonly getdents64: number;
   readonly gettid: number;
+  readonly setpriority: number;
   readonly memfd_secret: number;
   readonly mseal: number;
   readonly openat2: number;
@@ -30,6 +31,7 @@ const numbersOf: Readonly<Record<string, SystemCallNumbers>> = {
   x64: {
     getdents64: 217,
     gettid: 186,
+    setpriority: 141,
     memfd_secret: 447,
     mseal: 462,
     openat2: 437,
@@ -40,6 +42,7 @@ const numbersOf: Readonly<Record<string, SystemCallNumbers>> = {
   arm64: {
     getdents64: 61,
     gettid: 178,
+    setpriority: 140,
     memfd_secret: 447,
     mseal: 462,
     openat2: 437,

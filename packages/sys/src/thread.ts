@@ -1,7 +1,7 @@
 /**
- * Threads of this process, as the kernel numbers them, and the CPU time that each has used.
+ * Threads of this process, as the kernel numbers them, the CPU time that each has used, and who goes first.
  *
- * Source: gettid(2), clock_gettime(2), clock_getcpuclockid(3).
+ * Source: gettid(2), clock_gettime(2), clock_getcpuclockid(3), setpriority(2).
  */
 import assert from "node:assert/strict";
 import { lazily } from "./lazily.ts";
@@ -16,6 +16,22 @@ const clock_gettime = bind("int clock_gettime(int, uintptr_t)");
 export const threadId = (): number =>
   // SAFETY: gettid takes no argument and cannot fail.
   rawSystemCall(systemCallNumbers().gettid);
+
+/** Nice values: 0 as programs have it, 19 for who takes what others leave. */
+export const NICE_MAX = 19;
+const PRIO_PROCESS = 0;
+
+/**
+ * Makes the calling thread, and no other of the process, give way to others: `nice` from 0 to 19. Without privileges it
+ * cannot be taken back.
+ *
+ * @returns 0, or `-EACCES`: it is nicer than that already.
+ */
+export const setThreadNice = (nice: number): number => {
+  assert(Number.isInteger(nice) && nice >= 0 && nice <= NICE_MAX);
+  // SAFETY: setpriority takes three numbers. On Linux a nice value is a thread's, and 0 means the calling one.
+  return rawSystemCall(systemCallNumbers().setpriority, PRIO_PROCESS, 0, nice);
+};
 
 /**
  * CPU time that a thread of this process has used, user and system together, in nanoseconds. Any thread may ask for
