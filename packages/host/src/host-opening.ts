@@ -149,10 +149,10 @@ interface LateParts {
   revoked: () => void;
 }
 
-/** The hypervisor as the control domain's thread executes it. */
 const openPool = (setting: Omit<ThreadSetting, "addonPath" | "exitGuard">, warmCount: number): VcpuPool =>
   new VcpuPool({ ...setting, addonPath: addonPath(), exitGuard: exitGuard() }, warmCount);
 
+/** The hypervisor as the control domain's thread executes it. */
 const attachHypervisor = (machine: Machine, mmu: LinuxMmu, epochNs: bigint, late: LateParts): Hypervisor => {
   const platform = new ThreadPlatform({
     mmu,
