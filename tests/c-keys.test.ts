@@ -59,7 +59,12 @@ const onHost = async (test: (scene: Scene) => Promise<void>, isHeld = false): Pr
     scene.asked.push({ ...request, callout: Uint8Array.from(request.callout) });
     return isHeld ? new Promise((resolve) => scene.answer.push(resolve)) : Buffer.from("the password");
   };
-  const host = await Host.open({ memoryBytes: 2 ** 26, warmVcpuCount: 0, keys: { requestKey } });
+  const host = await Host.open({
+    memoryBytes: 2 ** 26,
+    warmVcpuCount: 0,
+    secrets: { policy: "degraded" },
+    keys: { requestKey },
+  });
   try {
     await test({ ...scene, host });
     const keys = await host.keys();

@@ -26,6 +26,12 @@ export interface HostKeysOptions extends Omit<KeyServiceOptions, "payloads"> {
   readonly onRequestFailed?: (error: unknown, request: KeyRequest) => void;
 }
 
+/**
+ * Secret memory that the payloads of a domain's keys may take when nothing else is said. The quota of keys alone would not
+ * do: a big key counts for 16 bytes there and may take a MiB.
+ */
+const DOMAIN_PAYLOAD_BYTES = 4 << 20;
+
 /** Throws XenolithError `INVALID_ARGUMENT` for options that contradict each other. */
 export const checkKeysOptions = ({ requestKey, upcall }: HostKeysOptions = {}): void => {
   if (requestKey !== undefined && upcall !== undefined)
@@ -121,7 +127,8 @@ export class HostKeys {
     for (let slot = 0; uid >= DOMAIN_UID_FIRST && slot < geometry.domainCountMax; slot += 1) {
       const generation = domains.generation[slot]!;
       if (domains.stateOf(slot) === "free" || domainUid(generation) !== uid) continue;
-      return pool.owner(`keys:domain:${domains.domid[slot]!}.${generation}`, this.#secrets.domainQuota);
+      const quota = this.#secrets.domainQuota ?? { bytes: DOMAIN_PAYLOAD_BYTES };
+      return pool.owner(`keys:domain:${domains.domid[slot]!}.${generation}`, quota);
     }
     return pool.owner(`keys:uid:${uid}`);
   }
@@ -146,7 +153,8 @@ export class HostKeys {
 
   async #program(program: KeyProgram): Promise<KeyBuilder> {
     const { programBuilder } = await import("./keys/key-program.ts");
-    return programBuilder(program, async () => (await this.#secrets.pool()).owner("keys"));
+    const owner = (await this.#secrets.pool()).owner("keys:built");
+    return programBuilder(program, owner);
   }
 }
 

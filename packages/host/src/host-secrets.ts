@@ -8,7 +8,7 @@ import type { PoolOptions, SecretOwner, SecretPool, SecretQuota } from "@xenolit
 
 /** How a host's secret memory is opened. */
 export interface HostSecretsOptions extends PoolOptions {
-  /** What each domain may have at most, and as much for payloads of its keys; by default what the pool has. */
+  /** What each domain may have at most, by default what the pool has; and as much for payloads of its keys, by default 4 MiB. */
   readonly domainQuota?: SecretQuota;
 }
 

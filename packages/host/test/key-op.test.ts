@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
-import { KeyHost, onKeyHost, ORDINARY_END, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
+import { type FakeDomain, KeyHost, onKeyHost, ORDINARY_END, SECRET_AT, SECRET_END } from "./key-call-kit.ts";
 
 const PROCESS = abi.XENKEY_PROCESS_KEYRING;
 const SESSION = abi.XENKEY_SESSION_KEYRING;
@@ -104,6 +104,22 @@ describe("key_op", () => {
       assert.equal(await searched(SESSION, 0), "ENOKEY");
       assert.equal(await guest.call(abi.XENKEY_invalidate, abi.xen_key_id, { key }), 0);
       assert.equal(await guest.read(key, SECRET_AT, 1), "ENOKEY");
+    }),
+  );
+
+  it(
+    "bounds the secret memory of a domain's keys, of which a big one counts for 16 bytes",
+    onKeyHost(async (host) => {
+      const [greedy, other] = [host.domain(1), host.domain(2)];
+      const add = async (domain: FakeDomain, name: string): Promise<number | string> => {
+        const texts = [domain.text(0, "big_key"), domain.text(1, name)] as const;
+        return await domain.addPlaced([...texts, { address: 0x1_0000, length: abi.XENKEY_PAYLOAD_MAX }], 0, SESSION);
+      };
+      let count = 0;
+      while (typeof (await add(greedy, `big ${count}`)) === "number") count += 1;
+      assert.ok(count >= 1 && count <= 4, String(count));
+      assert.equal(await add(greedy, "another"), "EDQUOT");
+      number(await add(other, "its own"));
     }),
   );
 

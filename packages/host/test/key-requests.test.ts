@@ -271,6 +271,8 @@ describe("a program that builds keys", () => {
       const size = number(await guest.read(key, SECRET_AT, 4096));
       const text = Buffer.from(guest.bytes.subarray(SECRET_AT, SECRET_AT + size)).toString();
       const uid = 0x8000_0000 + 11;
+      const other = number(await guest.request("user", "db:bills", { callout: "" }));
+      assert.ok(number(await guest.read(other, SECRET_AT, 4096)) > 0);
       assert.match(
         text,
         new RegExp(`^create ${key} ${uid} ${uid} \\d+ \\d+ \\d+\nuser db:orders ${uid} 1 guest1 hello /$`),

@@ -1,11 +1,15 @@
 /** The hypercall key_op on the control domain's thread: which domain asks, with whose service, and what it may be told. */
 import { EINTR, EIO, ENOSYS, XENKEY_join_session, XenolithError } from "@xenolith/abi";
 import type { KeyService } from "@xenolith/keys";
-import type { SecretPool } from "@xenolith/secrets";
+import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostKeys } from "../host-keys.ts";
 import type { HostSecrets } from "../host-secrets.ts";
+import type { DomainKeyrings } from "./domain-keyrings.ts";
 import type { KeyCall } from "./key-call.ts";
 import { serveCall } from "./serve-call.ts";
+
+/** Secret memory for payloads that a domain has under way: one of the largest, and some that wait for a key. */
+const TRANSFER_BYTES_MAX = 2 << 20;
 
 /** What it works with. */
 export interface KeyOpParts {
@@ -17,6 +21,7 @@ export interface KeyOpParts {
 /** Serves key_op. */
 export class KeyOp {
   readonly #parts: KeyOpParts;
+  readonly #transfers = new WeakMap<DomainKeyrings, SecretOwner>();
 
   constructor(parts: KeyOpParts) {
     this.#parts = parts;
@@ -54,10 +59,20 @@ export class KeyOp {
     const { keys, secrets } = this.#parts;
     const keyrings = keys.keyrings.of(call.slot, service);
     const process = keyrings.threadOf(call.vcpu);
-    const owner = secrets.ownerOf(pool, call.domid);
+    const owner = this.#transfersOf(keyrings, secrets.ownerOf(pool, call.domid));
     const result = serveCall(call, { service, process, owner });
     if (call.command === XENKEY_join_session && typeof result === "number" && result > 0)
       keyrings.sessionJoined(call.vcpu);
     return result;
+  }
+
+  /** Who bears the payloads that a domain has under way; it ends with the domain's own owner. */
+  #transfersOf(keyrings: DomainKeyrings, domain: SecretOwner): SecretOwner {
+    let owner = this.#transfers.get(keyrings);
+    if (owner === undefined) {
+      owner = domain.owner("transfers", { bytes: TRANSFER_BYTES_MAX });
+      this.#transfers.set(keyrings, owner);
+    }
+    return owner;
   }
 }

@@ -31,12 +31,12 @@ const environmentOf = ({ env, type, description, domain, uid }: KeyRequest): Rec
 
 /** A builder that calls a program. `owner`: who bears what the program prints until the key has it. */
 export const programBuilder =
-  ({ program }: KeyProgram, owner: () => Promise<SecretOwner>): KeyBuilder =>
+  ({ program }: KeyProgram, owner: SecretOwner): KeyBuilder =>
   async (request) => {
     const output = createMemfd({ name: "xenolith-key", sizeBytes: OUTPUT_BYTES_MAX });
     try {
       const isBuilt = await runProgram(program, request, output);
-      return isBuilt && !request.signal.aborted ? readOutput(output, await owner()) : undefined;
+      return isBuilt && !request.signal.aborted ? readOutput(output, owner) : undefined;
     } finally {
       // The pages go, whoever still has the file open.
       punchHole(output, 0, OUTPUT_BYTES_MAX);
