@@ -1,6 +1,6 @@
 /** Where xkeyd keeps payloads: in memory that nobody else can read, within quotas, and said loudly where that is not so. */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
@@ -189,6 +189,27 @@ describe("payloads of xkeyd", () => {
     const [code] = (await once(daemon.child, "close")) as [number];
     assert.equal(code, 1);
     assert.match(daemon.log, /^xkeyd: the kernel gives no secret memory: /);
+  });
+
+  it("that may not be locked at all keep the daemon from starting, and it says what to do", () => {
+    const isRoot = process.getuid!() === 0;
+    const { status, stderr } = spawnSync(
+      "sh",
+      [
+        "-c",
+        'ulimit -l 0; exec "$0" "$@"',
+        process.execPath,
+        xkeyd,
+        "--socket",
+        path.join(tmpdir(), "xkeyd-none.sock"),
+      ],
+      { encoding: "utf8", ...(isRoot ? { uid: 65_534, gid: 65_534 } : {}) },
+    );
+    assert.match(
+      stderr,
+      /^xkeyd: .*RLIMIT_MEMLOCK reached: 0\/0 bytes: raise it \(ulimit -l, LimitMEMLOCK=\), or .*--payloads off$/m,
+    );
+    assert.equal(status, 1);
   });
 
   it("have no room for sizes that are none", async () => {

@@ -47,7 +47,8 @@ Keeps keys for the programs of this machine, or of one user, and has those built
   --payloads HOW          degraded (default): in secret memory (memfd_secret), or where the kernel has none in locked
                           memory, which is said; strict: in secret memory or not at all; off: in ordinary memory
   --payload-memory SIZE   for all payloads, such as 64M (default: 256M, less where RLIMIT_MEMLOCK says so)
-  --payload-quota SIZE    for those of each user but root (default: a quarter of that)
+  --payload-quota SIZE    for those of each user but root (default: a quarter of that,
+                          all of it for the user whose daemon it is)
   --persistent FILE       keep persistent keyrings there, encrypted, across restarts
   --persistent-key FILE   32 bytes, or 64 hexadecimal digits, that encrypt it
                           (default: the systemd credential xkeyd.persistent)

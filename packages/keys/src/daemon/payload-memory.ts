@@ -1,4 +1,7 @@
 import { XenolithError } from "@xenolith/abi/error";
+// Types only: the package is optional.
+// oxlint-disable-next-line eslint/no-restricted-imports
+import type { OwnerOptions, SecretOwner, SecretPool } from "@xenolith/secrets";
 import { MemoryPayloadStore, type PayloadStore } from "../payload-store.ts";
 import { SecretPayloadStore } from "../secret-payload-store.ts";
 import type { Log } from "./log.ts";
@@ -9,7 +12,9 @@ export interface PayloadOptions {
   readonly policy: PayloadPolicy;
   /** All payloads at most, in bytes. */
   readonly bytesMax: number;
-  /** Those of each user but root; a quarter of what there is by default. */
+  /**
+   * Those of each user but root. By default a quarter of what there is, and for the user whose daemon it is no less than all.
+   */
   readonly userBytesMax: number | undefined;
 }
 
@@ -44,8 +49,8 @@ export const openPayloadMemory = async (options: PayloadOptions, log: Log): Prom
     log.event("warning", "payloads are in ordinary memory: in core files, in swap, and for debuggers to read");
     return { store: new MemoryPayloadStore(), metrics: () => kindMetric("heap"), close: () => Promise.resolve() };
   }
-  const { formatSecretMetrics, SecretPool } = await loadSecrets();
-  const pool = SecretPool.open({ policy, bytesMax });
+  const { formatSecretMetrics, SecretPool: Pool } = await loadSecrets();
+  const pool = opened(() => Pool.open({ policy, bytesMax }));
   const { hidden, ceilingBytes } = pool.statistics();
   if (!hidden) {
     const remedy = "needs memfd_secret: Linux 5.14, CONFIG_SECRETMEM, and secretmem.enable=1 before 6.5";
@@ -53,9 +58,13 @@ export const openPayloadMemory = async (options: PayloadOptions, log: Log): Prom
       remedy,
     });
   }
-  const bytes = userBytesMax ?? Math.ceil(ceilingBytes / USER_PART);
-  log.event("debug", "memory for payloads", { hidden, bytes: ceilingBytes, bytesOfUser: bytes });
-  const ownerOf = (uid: number) => pool.owner(`uid:${uid}`, uid === 0 ? { privileged: true } : { bytes });
+  const ownBytes = userBytesMax ?? ceilingBytes;
+  const othersBytes = userBytesMax ?? Math.ceil(ceilingBytes / USER_PART);
+  log.event("debug", "memory for payloads", { hidden, bytes: ceilingBytes, bytesOfUser: othersBytes });
+  const ownUid = process.getuid?.();
+  const quotaOf = (uid: number): OwnerOptions =>
+    uid === 0 ? { privileged: true } : { bytes: uid === ownUid ? ownBytes : othersBytes };
+  const ownerOf = (uid: number): SecretOwner => pool.owner(`uid:${uid}`, quotaOf(uid));
   const store = new SecretPayloadStore(pool.table(), ownerOf);
   return {
     store,
@@ -65,6 +74,17 @@ export const openPayloadMemory = async (options: PayloadOptions, log: Log): Prom
       return pool[Symbol.asyncDispose]();
     },
   };
+};
+
+/** Says what the operator can do where nothing may be locked. */
+const opened = (open: () => SecretPool): SecretPool => {
+  try {
+    return open();
+  } catch (cause) {
+    if (!(cause instanceof XenolithError) || cause.code !== "SECRET_MEMLOCK") throw cause;
+    const remedy = "raise it (ulimit -l, LimitMEMLOCK=), or let payloads be in ordinary memory with --payloads off";
+    throw new XenolithError("SECRET_MEMLOCK", `${cause.message}: ${remedy}`, { cause });
+  }
 };
 
 const loadSecrets = async () => {
