@@ -12,8 +12,8 @@ const COMMAND = 8;
 const FAILED = 36;
 const RESULTS = 40;
 const RESULT_COUNT = 4;
-/** Between two looks at whether a guest is done. */
-const LOOK_MS = 1;
+/** Between two looks at whether a guest is done, each of which takes a lock of the guest's: most rounds are shorter. */
+const LOOK_MS = 2;
 
 const read = (name: string): Uint8Array => readFileSync(new URL(`../guests/${name}`, import.meta.url));
 
