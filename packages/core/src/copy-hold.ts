@@ -168,30 +168,24 @@ export class CopyHold {
     const end = Math.min(count, theirs.runCount - (ref - theirs.runRef), this.#operations + 1);
     let named = theirs.named + 2 * (ref - theirs.runRef);
     let own = at + (isWrite ? COPY_SOURCE : COPY_DEST);
-    // A run of neighbours on both sides: entries of its first pages, and those that would continue it.
-    let [theirFirst, ownFirst, theirNext, ownNext] = [NONE, NONE, NONE, NONE];
-    let begin = 0;
     let done = 0;
     while (done < end) {
-      const theirGfn = words[named]! >>> 0;
-      const ownGfn = list[own]! >>> 0;
-      if (theirGfn >= gfnCount || ownGfn >= gfnCount) break;
-      const theirEntry = entries[theirStart + theirGfn]!;
-      const ownEntry = entries[ownStart + ownGfn]!;
-      if (theirEntry !== theirNext || ownEntry !== ownNext) {
-        if ((theirEntry & 15) !== P2M_RAM || (ownEntry & 15) !== P2M_RAM) break;
-        this.#copyRun(isWrite, theirFirst, ownFirst, done - begin);
-        begin = done;
-        theirFirst = theirEntry;
-        ownFirst = ownEntry;
+      const theirEntry = this.#entry(theirs, words[named]!);
+      const ownEntry = this.#entry(mine, list[own]!);
+      if ((theirEntry & 15) !== P2M_RAM || (ownEntry & 15) !== P2M_RAM) break;
+      // Neighbours on both sides. No call and no store in here: the engine keeps what the arrays are in registers.
+      const first = done;
+      let distance = ENTRY_STEP;
+      for (done += 1, named += 2, own += COPY_WORDS; done < end; done += 1, named += 2, own += COPY_WORDS) {
+        const theirGfn = words[named]! >>> 0;
+        const ownGfn = list[own]! >>> 0;
+        if (theirGfn >= gfnCount || ownGfn >= gfnCount) break;
+        if (entries[theirStart + theirGfn]! - theirEntry !== distance) break;
+        if (entries[ownStart + ownGfn]! - ownEntry !== distance) break;
+        distance += ENTRY_STEP;
       }
-      theirNext = theirEntry + ENTRY_STEP;
-      ownNext = ownEntry + ENTRY_STEP;
-      named += 2;
-      own += COPY_WORDS;
-      done += 1;
+      this.#copyRun(isWrite, theirEntry, ownEntry, done - first);
     }
-    this.#copyRun(isWrite, theirFirst, ownFirst, done - begin);
     this.#operations -= Math.max(0, done - 1);
     return done;
   }

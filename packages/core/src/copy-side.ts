@@ -100,9 +100,10 @@ export const lockP2ms = (cpu: Cpu, source: number, dest: number): void => {
   lockBoth(cpu, p2mLockOf(cpu), source, dest);
 };
 
-/** Gives them back. */
+/** Gives them back, and lets in who was woken by that. No other lock is held. */
 export const unlockP2ms = (cpu: Cpu, source: number, dest: number): void => {
-  unlockBoth(cpu, p2mLockOf(cpu), source, dest);
+  const awaited = unlockBoth(cpu, p2mLockOf(cpu), source, dest);
+  if (awaited !== NONE) cpu.hypervisor.locks.letIn(awaited);
 };
 
 /** Takes the locks of both tables. NONE: that side is no reference. */
@@ -124,8 +125,11 @@ const lockBoth = (cpu: Cpu, first: number, a: number, b: number): void => {
   if (a !== b) locks.acquire(first + Math.max(a, b));
 };
 
-const unlockBoth = (cpu: Cpu, first: number, a: number, b: number): void => {
+/** Gives them back; returns one that somebody was woken for, or NONE. */
+const unlockBoth = (cpu: Cpu, first: number, a: number, b: number): number => {
   const { locks } = cpu.hypervisor;
-  if (a !== b) locks.release(first + Math.max(a, b));
-  locks.release(first + Math.min(a, b));
+  const [low, high] = [first + Math.min(a, b), first + Math.max(a, b)];
+  const isHighAwaited = a !== b && locks.release(high);
+  if (locks.release(low)) return low;
+  return isHighAwaited ? high : NONE;
 };

@@ -33,6 +33,8 @@ export class FakePlatform implements Platform {
   doorbells = 0;
   /** Calls of `wake` so far. */
   wakes = 0;
+  /** What `wake` answers. */
+  sleepers = 0;
   /** Bytes of tables that were given back so far. */
   discardedBytes = 0;
   /** Called in place of sleeping: the rest of the world moves on. */
@@ -58,8 +60,9 @@ export class FakePlatform implements Platform {
     this.nowNs += timeoutNs;
   }
 
-  wake(_words: Int32Array, _index: number): void {
+  wake(_words: Int32Array, _index: number): number {
     this.wakes += 1;
+    return this.sleepers;
   }
 
   ringDoorbell(): void {

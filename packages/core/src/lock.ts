@@ -59,6 +59,9 @@ const LOCK_STRIDE_BYTES_SHIFT = LOCK_STRIDE_SHIFT + 2;
 /** Locks that one thread holds at once. */
 const HELD_COUNT_MAX = 64;
 const SPIN_COUNT_MAX = 200;
+/** For how long `letIn` looks, some microseconds, and then sleeps. */
+const LET_IN_LOOKS = 1000;
+const LET_IN_NS = 50_000;
 const CONTENDED = 0x4000_0000;
 const TAG_MAX = CONTENDED - 1;
 
@@ -115,15 +118,27 @@ export class LockTable {
     return true;
   }
 
-  /** Gives the lock back. Locks are released in reverse order of taking. */
-  release(lock: number): void {
+  /** Gives the lock back, and tells whether that woke somebody. Locks are released in reverse order of taking. */
+  release(lock: number): boolean {
     const depth = this.#depth - 1;
     if (depth < 0 || this.#held[depth] !== lock) assert.fail("lock released out of order");
     this.#depth = depth;
     const before = this.#fast.exchange(this.#start + (lock << LOCK_STRIDE_BYTES_SHIFT), 0);
-    if (before === this.#tag) return;
+    if (before === this.#tag) return false;
     assert((before & TAG_MAX) === this.#tag, "lock of another thread");
-    this.#platform.wake(this.#words, lock << LOCK_STRIDE_SHIFT);
+    return this.#platform.wake(this.#words, lock << LOCK_STRIDE_SHIFT) > 0;
+  }
+
+  /**
+   * Returns when somebody has taken the lock, or had the time to: so that who holds it for long and again and again does
+   * not keep those out who were woken when it was released. With no lock held.
+   */
+  letIn(lock: number): void {
+    assert(this.#depth === 0);
+    const at = lock << LOCK_STRIDE_SHIFT;
+    for (let look = 0; look < LET_IN_LOOKS; look += 1) if (Atomics.load(this.#words, at) !== 0) return;
+    // Perhaps the other thread waits for this one's processor.
+    this.#platform.wait(this.#words, at, 0, LET_IN_NS);
   }
 
   /** Gives back every lock that the calling thread holds; returns how many. */

@@ -38,8 +38,8 @@ export interface Platform {
    * Spurious returns are allowed.
    */
   wait(words: Int32Array, index: number, expected: number, timeoutNs: number): void;
-  /** Wakes every sleeper on `words[index]`. */
-  wake(words: Int32Array, index: number): void;
+  /** Wakes every sleeper on `words[index]`; returns how many there were. */
+  wake(words: Int32Array, index: number): number;
   /** Tells the control domain's thread that its attention word is no longer zero. Called at most once per change from 0. */
   ringDoorbell(): void;
   /**

@@ -63,8 +63,9 @@ export const countLocks = (hypervisor: Hypervisor): { readonly held: () => numbe
     return isTaken;
   };
   locks.release = (lock) => {
-    release(lock);
+    const isAwaited = release(lock);
     held -= 1;
+    return isAwaited;
   };
   return { held: () => held };
 };

@@ -39,9 +39,7 @@ export const realPlatform = (mmu: Mmu): Platform => ({
   wait: (words, index, expected, timeoutNs) => {
     Atomics.wait(words, index, expected, timeoutNs / 1e6);
   },
-  wake: (words, index) => {
-    Atomics.notify(words, index);
-  },
+  wake: (words, index) => Atomics.notify(words, index),
   ringDoorbell: () => {},
   parkForever: () => {
     for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);

@@ -25,7 +25,7 @@ export const threadPlatform = (mmu: Mmu): Platform => ({
   now: () => performance.now() * NS_PER_MS,
   wallClock: () => 0n,
   wait: (words, index, expected, timeoutNs) => void Atomics.wait(words, index, expected, timeoutNs / NS_PER_MS),
-  wake: (words, index) => void Atomics.notify(words, index),
+  wake: (words, index) => Atomics.notify(words, index),
   ringDoorbell: () => undefined,
   parkForever: () => {
     for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);

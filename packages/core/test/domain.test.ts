@@ -274,6 +274,7 @@ describe("races of the life cycle", () => {
       machine.parts.platform.wake = () => {
         left -= 1;
         if (left === 0) shutdownDomain(machine.hypervisor, slot, SHUTDOWN_suspend);
+        return 0;
       };
       assert.equal(unpauseDomain(machine.hypervisor, slot), 0);
       assert.equal(machine.hypervisor.domains.stateOf(slot), "shutdown");
@@ -290,6 +291,7 @@ describe("races of the life cycle", () => {
       machine.parts.platform.wake = () => {
         left -= 1;
         if (left === 0 && end === crashDomain) crashDomain(machine.hypervisor, slot, "test");
+        return 0;
       };
       assert.equal(resumeDomain(machine.hypervisor, slot), 0);
       if (end === beginDestroy) beginDestroy(machine.hypervisor, slot);

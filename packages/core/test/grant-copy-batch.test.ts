@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import { GATE_PAUSE, requestGate, withdrawGate } from "../src/gate.ts";
+import { otherThread } from "./advisories-kit.ts";
 import {
   copies,
   encodeCopies,
@@ -145,6 +146,47 @@ describe("a batch of copies", () => {
     const source = peek(granter, 2 * PAGE, PAGE);
     assert.deepEqual(peek(caller, PAGE + 299 * 8, 8), source.subarray(299, 307));
   });
+
+  for (const [whose, pick] of [
+    ["the caller's", "caller"],
+    ["the granter's", "granter"],
+  ] as const) {
+    it(`lets in who sleeps on ${whose} lock before it takes it again for the rest of the list`, () => {
+      const world = granted();
+      const { machine, granter, caller } = world;
+      const { directMap, locks } = machine.hypervisor;
+      const lock = locks.id("p2m", world[pick].slot);
+      const other = otherThread(machine.parts).locks;
+      const moves: string[] = [];
+      const copied = directMap.copyBetween.bind(directMap);
+      directMap.copyBetween = (...values) => {
+        if (moves.length === 0) {
+          assert.throws(() => other.acquire(lock), /asleep/);
+          machine.parts.platform.sleepers = 1;
+        }
+        moves.push("copy");
+        copied(...values);
+      };
+      machine.parts.platform.onWait = ({ expected }) => {
+        moves.push(expected === 0 ? "let in" : "sleep");
+        if (expected !== 0) throw new Error("asleep");
+        machine.parts.platform.sleepers = 0;
+        other.acquire(lock);
+        other.release(lock);
+      };
+      const length = 8;
+      const list = Array.from({ length: 340 }, (_, index): Copy => ({
+        from: { ref: REF, domid: granter.domid, offset: index },
+        to: { gfn: 1, offset: (index % 512) * length },
+        length,
+      }));
+      assert.deepEqual(new Set(copies(machine, caller, list)), new Set([0]));
+      assert.equal(moves[0], "sleep");
+      const [before, after] = [moves.indexOf("let in") - 1, moves.length - 1 - moves.indexOf("let in")];
+      assert.deepEqual([before, after], [256, 340 - 256]);
+      assert.equal(moves.lastIndexOf("let in"), before + 1);
+    });
+  }
 
   it("survives every extreme of every field, with a documented status each", () => {
     const { machine, granter, caller } = granted();

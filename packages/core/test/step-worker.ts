@@ -113,11 +113,14 @@ class Seat {
     },
     wake: (words, index) => {
       this.step();
+      let woken = 0;
       for (let seat = 0; seat < this.#order.seatCount; seat += 1) {
         const at = seatAt(seat);
         const isIt = this.#board[at + STATE] === ASLEEP && this.#board[at + SLEPT_ON] === words.byteOffset + index * 4;
         if (isIt) this.#board[at + STATE] = READY;
+        woken += Number(isIt);
       }
+      return woken;
     },
     ringDoorbell: () => undefined,
     parkForever: () => {

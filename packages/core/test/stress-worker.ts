@@ -62,7 +62,7 @@ const realPlatform = (sleep: Int32Array): Platform => ({
     Atomics.wait(words, index, expected, timeoutNs / NS_PER_MS);
     if (isEndless) Atomics.store(sleep, ASLEEP, 0);
   },
-  wake: (words, index) => void Atomics.notify(words, index),
+  wake: (words, index) => Atomics.notify(words, index),
   ringDoorbell: () => undefined,
   parkForever: () => {
     throw new Error("parked for ever");

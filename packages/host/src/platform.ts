@@ -62,8 +62,8 @@ export class ThreadPlatform implements Platform {
       this.#whileWaiting();
   }
 
-  wake(words: Int32Array, index: number): void {
-    Atomics.notify(words, index);
+  wake(words: Int32Array, index: number): number {
+    return Atomics.notify(words, index);
   }
 
   ringDoorbell(): void {
