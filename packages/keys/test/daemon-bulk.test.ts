@@ -47,7 +47,7 @@ describe("many clients", () => {
   const PROGRAMS = 8;
   const CONNECTIONS = 50;
   it(`at once, ${PROGRAMS} programs with ${CONNECTIONS} connections each: everybody gets its own answers`, async () => {
-    await using test = await startTestDaemon();
+    await using test = await startTestDaemon(["--limit", "maxkeys=10000", "--limit", "maxbytes=1000000"]);
     const program = `
       const { KeyConnection } = await import("${new URL("../src/client/index.js", import.meta.url).href}");
       const first = await KeyConnection.connect(process.env.XKEYD_SOCKET);
