@@ -163,12 +163,13 @@ export class KeyHost {
   readonly keys: HostKeys;
   readonly op: KeyOp;
   readonly #domains: FakeDomain[] = [];
+  readonly #generations = Uint32Array.from([1, 11, 12, 13, 14]);
 
   constructor(options: HostKeysOptions = {}, secrets: HostSecretsOptions = {}) {
     const noteFault = (fault: string): void => void this.faults.push(fault);
     const domains = {
       domid: Uint16Array.from([0, 1, 2, 3, 4]),
-      generation: Uint32Array.from([1, 11, 12, 13, 14]),
+      generation: this.#generations,
       stateOf: () => "running",
     };
     const hypervisor = { domains, geometry: { domainCountMax: 5 } } as unknown as Hypervisor;
@@ -176,6 +177,14 @@ export class KeyHost {
     const nameOf = (slot: number): string => `guest${slot}`;
     this.keys = new HostKeys({ hypervisor, secrets: this.secrets, nameOf }, options);
     this.op = new KeyOp({ keys: this.keys, secrets: this.secrets, noteFault });
+  }
+
+  /** Destroys a domain, in the host's order; the next one in its slot is another. */
+  destroy(domain: FakeDomain): void {
+    domain.die();
+    this.secrets.release(domain.slot);
+    this.#domains.splice(this.#domains.indexOf(domain), 1);
+    this.#generations[domain.slot]! += 10;
   }
 
   domain(slot: number): FakeDomain {
