@@ -10,6 +10,8 @@ import type { PoolOptions, SecretOwner, SecretPool, SecretQuota } from "@xenolit
 export interface HostSecretsOptions extends PoolOptions {
   /** What each domain may have at most, by default what the pool has; and as much for payloads of its keys, by default 4 MiB. */
   readonly domainQuota?: SecretQuota;
+  /** Called when the pool is opened and the kernel can read what is in it: the policy is `degraded`. */
+  readonly onDegraded?: () => void;
 }
 
 /** See above. */
@@ -100,6 +102,7 @@ export class HostSecrets {
     const { SecretPool: Pool } = await import("@xenolith/secrets");
     if (this.#isClosed) throw closed();
     this.#pool = Pool.open(this.#options);
+    if (!this.#pool.hidden) this.#options.onDegraded?.();
     return this.#pool;
   }
 }

@@ -11,10 +11,11 @@ import type { LogLevel } from "./daemon/service-log.ts";
 import { type KeyFlags, keyPlan } from "./key-options.ts";
 import { parseSize } from "./quantity.ts";
 import { defaultDaemonSocket } from "./runtime-directory.ts";
+import { type SecretFlags, secretPlan } from "./secret-options.ts";
 import { complain } from "./terminal.ts";
 
 /** Options of `xl daemon`. */
-export interface DaemonFlags extends KeyFlags {
+export interface DaemonFlags extends KeyFlags, SecretFlags {
   readonly socket?: string;
   readonly state?: string;
   readonly memory?: string;
@@ -51,6 +52,7 @@ const hostOptionsOf = ({ memory, policy, socket, xenstoreSocket, ...flags }: Dae
     ...(memory === undefined ? {} : { memoryBytes: parseSize(memory, MACHINE_BYTES_MAX) }),
     ...(policy === undefined ? {} : { policy: parsePolicy(policy) }),
     ...keyPlan(flags),
+    ...secretPlan(flags),
     ...(xenstoreSocket === NO_XENSTORE ? {} : { xenstoreSocket: xenstoreSocket ?? beside }),
   };
 };

@@ -50,6 +50,11 @@ const addRun = (program: Command, setCode: SetCode): void => {
     .option("--invoke <export>", "call this export of a reactor with the arguments, print what it returns")
     .option("--request-key <program>", "program that builds the keys that guests ask for and do not have")
     .option("--request-key-timeout <duration>", "how long it may take (default: 1m)")
+    .option(
+      "--secrets <policy>",
+      "strict (default): secret memory or none; degraded: locked memory where the kernel has no other",
+    )
+    .option("--secret-memory <size>", "secret memory at most, of all domains and keys (default: 64M)")
     .option("--preemptible", "let it be paused while it computes; costs speed")
     .option("--stats", "say what the domain used, on standard error")
     .option("--json", "report the end as one line of JSON, on standard error")
@@ -92,6 +97,11 @@ const addDaemon = (program: Command, setCode: SetCode): void => {
     .option("--policy <file>", "rules in JSON that take operations from domains")
     .option("--request-key <program>", "program that builds the keys that guests ask for and do not have")
     .option("--request-key-timeout <duration>", "how long it may take (default: 1m)")
+    .option(
+      "--secrets <policy>",
+      "strict (default): secret memory or none; degraded: locked memory where the kernel has no other",
+    )
+    .option("--secret-memory <size>", "secret memory at most, of all domains and keys (default: 64M)")
     .option("--xenstore-socket <path>", "where xenstore is served; none: nowhere (default: beside --socket)")
     .option("--listen <address:port>", "serve over TCP too")
     .option("--tls-certificate <file>", "certificate with its chain, in PEM")

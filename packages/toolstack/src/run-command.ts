@@ -15,6 +15,7 @@ import {
 import { keyPlan } from "./key-options.ts";
 import { formatSize } from "./quantity.ts";
 import { planRun, type RunFlags, type RunPlan } from "./run-options.ts";
+import { DEGRADED_TEXT, secretPlan } from "./secret-options.ts";
 import { defaultDaemonSocket, defaultXenstoreSocket, prepareRuntimeDirectory } from "./runtime-directory.ts";
 import { complain, EXIT_SIGNAL_BASE, EXIT_TIMEOUT, printable, table } from "./terminal.ts";
 
@@ -31,7 +32,8 @@ interface Outcome {
 /** Runs `xl run`; returns the exit code. */
 export const runCommand = async (image: string, values: readonly string[], flags: RunFlags): Promise<number> => {
   const plan = planRun(image, values, flags);
-  await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags), ...keysOf(flags) });
+  const secrets = secretPlan(flags, () => complain(DEGRADED_TEXT));
+  await using host = await Host.open({ warmVcpuCount: 1, ...servePlan(flags), ...keysOf(flags), ...secrets });
   await using domain = await host.createDomain(plan.domain);
   if (plan.memoryBytesMax !== undefined) domain.setMemoryMax(plan.memoryBytesMax);
   await using _service = await serve(host, domain, flags);

@@ -5,9 +5,10 @@ import { XenolithError } from "@xenolith/abi/error";
 import type { DomainOptions, SharedDirectory } from "@xenolith/host";
 import type { KeyFlags } from "./key-options.ts";
 import { parseDuration, parseSize } from "./quantity.ts";
+import type { SecretFlags } from "./secret-options.ts";
 
 /** Options as the command line gives them. */
-export interface RunFlags extends KeyFlags {
+export interface RunFlags extends KeyFlags, SecretFlags {
   readonly name?: string;
   readonly memory?: string;
   readonly maxmem?: string;

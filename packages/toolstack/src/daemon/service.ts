@@ -6,6 +6,7 @@ import { homedir } from "node:os";
 import path from "node:path";
 import { type Domain, Host, type HostOptions, type KeyRequest } from "@xenolith/host";
 import { defaultDaemonSocket } from "../runtime-directory.ts";
+import { DEGRADED_TEXT } from "../secret-options.ts";
 import { Definitions } from "./definitions.ts";
 import { EventLog } from "./event-log.ts";
 import type { Guest } from "./guest.ts";
@@ -161,6 +162,12 @@ const withKeyLog = (options: HostOptions = {}, log: ServiceLog): HostOptions => 
   return options.keys === undefined ? options : { ...options, keys: { onRequestFailed, ...options.keys } };
 };
 
+/** Secrets in memory that the kernel reads are told in the log, loudly, unless somebody else is told already. */
+const withSecretLog = (options: HostOptions, log: ServiceLog): HostOptions => {
+  const onDegraded = (): void => log.write("error", DEGRADED_TEXT);
+  return { ...options, secrets: { onDegraded, ...options.secrets } };
+};
+
 /**
  * Opens a service with a host and a state of its own, and serves it. Nothing is started yet: see `Service.autostart`.
  *
@@ -169,7 +176,7 @@ const withKeyLog = (options: HostOptions = {}, log: ServiceLog): HostOptions => 
 export const openService = async (options: ServiceOptions = {}): Promise<Service> => {
   const log = new ServiceLog(options.logLevel ?? "info");
   const store = openStore(options.stateDirectory ?? defaultStateDirectory());
-  const host = await Host.open(withKeyLog(options.host, log)).catch(async (error: unknown) => {
+  const host = await Host.open(withSecretLog(withKeyLog(options.host, log), log)).catch(async (error: unknown) => {
     await store.close();
     throw error;
   });
