@@ -10,12 +10,12 @@ const bench = new Workbench();
 after(() => bench[Symbol.dispose]());
 const page = readFileSync(path.join(import.meta.dirname, "../../../../docs/xl.md"), "utf8");
 
-/** Rows of the table below a heading, each as its first cell. */
+/** Rows of the table below a heading, each as its first cell; rows about options are others. */
 const firstCells = (heading: string): string[] => {
   const section = page.split(`## ${heading}\n`)[1]!.split("\n## ")[0]!;
-  return [...section.matchAll(/^\| `?([\w-]+)`? \|/gm)]
+  return [...section.matchAll(/^\| `?(\w[\w-]*)`? \|/gm)]
     .map(([, cell]) => cell!)
-    .filter((cell) => !/^(command|code)$/.test(cell));
+    .filter((cell) => !/^(command|code|option)$/.test(cell));
 };
 
 const commandsIn = (help: string): string[] =>
