@@ -8,7 +8,7 @@ import { describe, it } from "node:test";
 import * as abi from "@xenolith/abi";
 import type { SecretOwner } from "@xenolith/secrets";
 import { DomainKeys, type KeyReply, type KeyRequest } from "../src/index.ts";
-import { type FakeDomain, KeyHost, onKeyHost, SECRET_AT } from "./key-call-kit.ts";
+import { type FakeDomain, type KeyHost, onKeyHost, SECRET_AT } from "./key-call-kit.ts";
 
 const STEPS = 4000;
 const VCPUS = 4;
