@@ -160,12 +160,15 @@ class Children {
       // A signal that may come does not keep the process alive.
       this.#timer = setInterval(this.#onSignal, LOOK_MS);
     }
+    // It may have ended before anybody listened.
+    setImmediate(this.#onSignal);
     return new Promise((resolve) => {
       this.#running.set(pid, resolve);
     });
   }
 
   #look(): void {
+    if (this.#running.size === 0) return;
     for (const [pid, resolve] of this.#running) {
       const end = this.#sys.programEnd(pid);
       if (end === undefined) continue;
