@@ -4,11 +4,10 @@
  *
  * What it prints goes into a file in memory, and from there straight into secret memory: through no buffer of this process.
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { readSync } from "node:fs";
 import { closeDescriptor, createMemfd, punchHole, seek, Whence } from "@xenolith/sys";
 import type { Secret, SecretOwner } from "@xenolith/secrets";
+import { launch } from "./child-program.ts";
 import type { KeyBuilder, KeyRequest } from "./key-builder.ts";
 
 /** How a program is called. */
@@ -47,19 +46,17 @@ export const programBuilder =
 /** Runs it to its end: whether it ended by itself, with exit code 0. */
 const runProgram = async (program: readonly string[], request: KeyRequest, output: number): Promise<boolean> => {
   const [file = "", ...words] = program;
-  const child = spawn(file, [...words, ...request.argv], {
-    cwd: "/",
-    detached: true,
-    env: environmentOf(request),
-    stdio: ["pipe", output, "ignore"],
+  const { pid, ended } = launch({
+    file,
+    words: [...words, ...request.argv],
+    environment: environmentOf(request),
+    input: request.callout,
+    output,
   });
-  const kill = (): void => killGroup(child.pid);
+  const kill = (): void => killGroup(pid);
   request.signal.addEventListener("abort", kill, { once: true });
   try {
-    child.stdin?.on("error", () => {}); // It need not read what it is told.
-    child.stdin?.end(request.callout);
-    const [code] = await once(child, "exit");
-    return code === 0;
+    return (await ended) === 0;
   } finally {
     request.signal.removeEventListener("abort", kill);
   }
