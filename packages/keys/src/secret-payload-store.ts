@@ -21,8 +21,8 @@ export interface PayloadTable<Owner extends PayloadOwner> {
  * Payloads in secret memory: each user is an owner of a pool, from its first payload until it has no keys any more. The
  * quota of that owner stands beside the quota of keys, which counts other things: a big key charges 16 bytes to the latter.
  *
- * The package keys stays usable alone; who wants this opens a pool:
- * `new KeyService({ payloads: new SecretPayloadStore(pool.table(), (uid) => pool.owner(`uid:${uid}`)) })`.
+ * The package keys stays usable alone; who wants this opens a pool and gives `KeyService` a store of its table:
+ * `new SecretPayloadStore(pool.table(), (uid) => pool.owner("uid:" + uid))`.
  *
  * What an owner's quota or the largest size forbids is -EDQUOT or -EINVAL; where the pool, RLIMIT_MEMLOCK or the kernel has
  * no more it is -ENOMEM. Nothing has changed then.
