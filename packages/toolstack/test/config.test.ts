@@ -39,6 +39,7 @@ describe("a configuration", () => {
       arguments: ["web.wasm"],
       environment: {},
       directories: [],
+      keys: {},
       onPoweroff: "destroy",
       onReboot: "restart",
       onCrash: "destroy",
@@ -68,6 +69,10 @@ describe("a configuration", () => {
     assert.deepEqual(options.deviceModelFor, { domid: 7, generation: 1 });
     assert.equal(options.label, "stubdom");
     assert.throws(() => domainOptionsOf(config), { code: "DOMAIN_NOT_FOUND", message: /"guest"/ });
+  });
+  it("names the files of keys, which begin where it is", () => {
+    const config = parse(`${least}[keys]\n"db:orders" = "orders.key"\nother = "/run/other"\n`);
+    assert.deepEqual(config.keys, { "db:orders": "/etc/xl/orders.key", other: "/run/other" });
   });
   it("without memory has what maxmem says", () => {
     assert.equal(parse(`${least}maxmem = 64`).memoryBytes, 64 * MIB);

@@ -7,7 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { XENKEY_read, XENKEY_request, XENKEYF_callout, XENKEYF_ordinary_memory } from "@xenolith/abi";
 import { closeDescriptor, createSecretMemfd } from "@xenolith/sys";
 import { DaemonBench } from "./daemon-bench.ts";
-import { Workbench } from "./xl-harness.ts";
+import { Workbench, type XlRun } from "./xl-harness.ts";
 
 const words = (...values: readonly number[]): string =>
   [...new Uint8Array(Int32Array.from(values).buffer)].map((byte) => `\\${byte.toString(16).padStart(2, "0")}`).join("");
@@ -92,5 +92,22 @@ describe("xl daemon --request-key", { skip: withoutSecretMemory }, () => {
     const { code, stdout, stderr } = await at.xl(["create", "-c", "name=asks", `kernel=${image}`, "memory=16"]);
     assert.match(stdout, /db:orders of asks\n/, stderr);
     assert.equal(code, 0, stderr);
+  });
+
+  it("gives a domain the keys of its configuration, and asks nobody for them", async () => {
+    const image = await at.bench.image("asks.wasm", ASKS);
+    at.bench.file("orders.key", "out of a file");
+    const create = async (key: string): Promise<XlRun> => {
+      const text = `name = "given"\nkernel = "${image}"\nmemory = 16\n[keys]\n"db:orders" = "${key}"\n`;
+      return await at.xl(["create", "-c", at.bench.file("given.toml", text)]);
+    };
+    const { code, stdout, stderr } = await create("orders.key");
+    assert.match(stdout, /out of a file/, stderr);
+    assert.equal(code, 0, stderr);
+    for (const wrong of ["nowhere.key", "/dev/zero", "."]) {
+      const refused = await create(wrong);
+      assert.match(refused.stderr, /the key "db:orders": .* is no file \[FILE_NOT_FOUND\]/);
+      assert.equal(refused.code, 1);
+    }
   });
 });

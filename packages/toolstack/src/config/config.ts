@@ -33,6 +33,8 @@ export interface DomainConfig {
   readonly arguments: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
   readonly directories: readonly Required<SharedDirectory>[];
+  /** Files of the keys that it is given, by description. */
+  readonly keys: Readonly<Record<string, string>>;
   readonly onPoweroff: EndAction;
   readonly onReboot: EndAction;
   readonly onCrash: EndAction;
@@ -106,6 +108,9 @@ const fillIn = (document: ConfigDocument, directory: string): DomainConfig => {
     arguments: [document.kernel, ...(document.args ?? [])],
     environment: { ...document.environment },
     directories: (document.directories ?? []).map((text) => directoryOf(text, directory)),
+    keys: Object.fromEntries(
+      Object.entries(document.keys ?? {}).map(([name, file]) => [name, path.resolve(directory, file)]),
+    ),
     onPoweroff: document.on_poweroff ?? "destroy",
     onReboot: document.on_reboot ?? "restart",
     onCrash: document.on_crash ?? "destroy",

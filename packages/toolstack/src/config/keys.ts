@@ -27,6 +27,7 @@ export interface ConfigDocument {
   readonly args?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly directories?: readonly string[];
+  readonly keys?: Readonly<Record<string, string>>;
   readonly on_poweroff?: EndAction;
   readonly on_reboot?: EndAction;
   readonly on_crash?: EndAction;
@@ -81,6 +82,7 @@ export const CONFIG_BYTES_MAX = 65_536;
 export const WEIGHT_DEFAULT = 256;
 
 const PATH_BYTES_MAX = 4095;
+const KEY_DESCRIPTION_BYTES_MAX = 4095;
 const COMMAND_LINE_BYTES_MAX = 1023;
 const WORD_BYTES_MAX = 4096;
 const NO_ZERO_BYTE = { source: "^[^\\u0000]*$", meaning: "text without zero bytes" };
@@ -202,6 +204,17 @@ export const CONFIG_KEYS: Readonly<Record<keyof ConfigDocument, KeySpec>> = {
     default: "[]",
     description:
       "Directories that a WASI guest may use, each `HOST::GUEST`, with `:ro` behind it to only read. A relative HOST begins where the configuration file is.",
+  },
+  keys: {
+    form: {
+      kind: "variables",
+      countMax: 64,
+      key: { bytesMax: KEY_DESCRIPTION_BYTES_MAX, pattern: NO_ZERO_BYTE },
+      value: { bytesMax: PATH_BYTES_MAX, pattern: NO_ZERO_BYTE },
+    },
+    default: "{}",
+    description:
+      'Keys that it is given before it starts, of type user: `"db:orders" = "orders.key"` has the bytes of the file, which go straight into secret memory. A relative path begins where the configuration file is.',
   },
   on_poweroff: onEnd("powers itself off, or its program ends", "destroy"),
   on_reboot: onEnd("reboots", "restart"),

@@ -18,6 +18,7 @@ const SYNONYMS: Readonly<Record<string, string>> = {
   mem: "memory",
   min_memory: "memory_min",
   mounts: "directories",
+  secrets: "keys",
   volumes: "directories",
 };
 

@@ -9,6 +9,7 @@ import { domainOptionsOf } from "../config/index.ts";
 import { ConsoleLog } from "./console-log.ts";
 import { type CheckedDefinition, checkConfig, type Definitions } from "./definitions.ts";
 import type { EventLog } from "./event-log.ts";
+import { giveKeys } from "./given-keys.ts";
 import { Guest } from "./guest.ts";
 import { GuestEnds } from "./guest-ends.ts";
 import type { MemoryPort } from "./memory-port.ts";
@@ -224,6 +225,7 @@ export class Guests {
     });
     try {
       await memory.manage(domain, config);
+      await giveKeys(host, domain, config.keys);
     } catch (error) {
       await domain.destroy();
       throw error;
