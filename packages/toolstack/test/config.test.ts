@@ -33,6 +33,7 @@ describe("a configuration", () => {
       memoryBytesMin: 256 * MIB,
       weight: 256,
       squeeze: "off",
+      secretBytesMax: 65_536,
       deviceModelMemoryBytes: 0,
       vcpus: 1,
       commandLine: "",
@@ -105,7 +106,16 @@ describe("a size in a configuration", () => {
   it("0 is fine where nothing is an answer", () => {
     for (const zero of ["0", '"0"', '"0M"', "0.0"]) {
       assert.equal(parse(`${least}device_model_memory = ${zero}`).deviceModelMemoryBytes, 0);
+      assert.equal(parse(`${least}secret_memory = ${zero}`).secretBytesMax, 0);
     }
+  });
+});
+
+describe("secret memory", () => {
+  it("is 64 KiB where nothing is said, and what is said otherwise", () => {
+    assert.equal(parse(least).secretBytesMax, 64 * 1024);
+    assert.equal(parse(`${least}secret_memory = "1M"`).secretBytesMax, 2 ** 20);
+    assert.equal(domainOptionsOf(parse(`${least}secret_memory = "8K"`)).secretBytesMax, 8192);
   });
 });
 

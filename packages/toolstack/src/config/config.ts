@@ -7,7 +7,7 @@ import type { DomainName, DomainOptions, SharedDirectory } from "@xenolith/host"
 import { parseSize } from "../quantity.ts";
 import { parseDirectory } from "../run-options.ts";
 import { isConfigDocument, isZero, type Problem, problemsOf } from "./check.ts";
-import { type ConfigDocument, type EndAction, type Size, WEIGHT_DEFAULT } from "./keys.ts";
+import { type ConfigDocument, type EndAction, SECRET_MEMORY_DEFAULT, type Size, WEIGHT_DEFAULT } from "./keys.ts";
 
 /** A checked configuration: plain data that survives JSON, all defaults filled in, sizes in bytes, paths absolute. */
 export interface DomainConfig {
@@ -22,6 +22,8 @@ export interface DomainConfig {
   readonly memoryBytesMin: number;
   readonly weight: number;
   readonly squeeze: "off" | "zero-pages";
+  /** Secret memory that it may have. */
+  readonly secretBytesMax: number;
   readonly deviceModelMemoryBytes: number;
   /** Name of the domain whose device model it is. */
   readonly deviceModelFor?: string;
@@ -100,6 +102,7 @@ const fillIn = (document: ConfigDocument, directory: string): DomainConfig => {
     memoryBytesMin: sizeOf(document.memory_min ?? memory),
     weight: document.weight ?? WEIGHT_DEFAULT,
     squeeze: document.squeeze ?? "off",
+    secretBytesMax: sizeOf(document.secret_memory ?? SECRET_MEMORY_DEFAULT),
     deviceModelMemoryBytes: sizeOf(document.device_model_memory ?? 0),
     ...(document.device_model_for === undefined ? {} : { deviceModelFor: document.device_model_for }),
     ...(document.seclabel === undefined ? {} : { label: document.seclabel }),
@@ -167,6 +170,7 @@ export const domainOptionsOf = (
   image: config.kernel,
   name: config.name,
   memoryBytesMax: config.memoryBytes,
+  secretBytesMax: config.secretBytesMax,
   deviceModelMemoryBytes: config.deviceModelMemoryBytes,
   vcpus: config.vcpus,
   commandLine: config.commandLine,

@@ -17,6 +17,7 @@ export interface ConfigDocument {
   readonly memory_min?: Size;
   readonly weight?: number;
   readonly squeeze?: "off" | "zero-pages";
+  readonly secret_memory?: Size;
   readonly device_model_memory?: Size;
   readonly device_model_for?: string;
   readonly seclabel?: string;
@@ -78,6 +79,8 @@ export const NAME_FORM: TextForm = {
 
 /** Most bytes of a configuration file, and of one in JSON. */
 export const CONFIG_BYTES_MAX = 65_536;
+/** Secret memory that a domain may have by default. */
+export const SECRET_MEMORY_DEFAULT = "64KiB";
 /** Weight that a domain has by default. */
 export const WEIGHT_DEFAULT = 256;
 
@@ -140,6 +143,12 @@ export const CONFIG_KEYS: Readonly<Record<keyof ConfigDocument, KeySpec>> = {
     default: '"off"',
     description:
       "What is taken from a guest without a balloon driver when the machine is short: nothing, or the machine memory behind pages in which every byte is zero, which the guest does not notice.",
+  },
+  secret_memory: {
+    form: size(true),
+    default: `"${SECRET_MEMORY_DEFAULT}"`,
+    description:
+      "Secret memory that it may have by `secret_op`, and as much of its own and others' that it may have mapped. It is no part of `memory`; 0: none.",
   },
   device_model_memory: {
     form: size(true),
