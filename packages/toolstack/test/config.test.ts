@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import path from "node:path";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { configOf, type DomainConfig, domainOptionsOf, parseConfig, readConfig } from "../src/config/index.ts";
@@ -250,9 +251,10 @@ describe("words of a command line", () => {
 
 describe("a configuration that was read", () => {
   it("comes to the same wherever it is read again, as its paths are absolute", () => {
-    const text = `${least}memory = "64M"\ndirectories = ["data::/data:ro"]\n`;
-    const { document, config } = readConfig(text, "/etc/xl/web.toml", ["vcpus=2"]);
+    const text = `${least}memory = "64M"\ndirectories = ["data::/data:ro"]\n[keys]\na = "a.key"\n`;
+    const { document, config } = readConfig(text, "/etc/xl/web.toml", ["vcpus=2", "keys.b=b.key"]);
     assert.deepEqual(document.directories, ["/etc/xl/data::/data:ro"]);
+    assert.deepEqual(document.keys, { a: "/etc/xl/a.key", b: path.resolve("b.key") });
     const again = configOf(JSON.parse(JSON.stringify(document)), { label: "config", directory: "/elsewhere" });
     assert.deepEqual({ ...again, arguments: config.arguments }, config);
   });

@@ -36,9 +36,9 @@ export const readConfig = (text: string, file: string, overrides: readonly strin
     lineOf: (where) => (written.some((each) => where[0]! in each) ? undefined : lineOf(text, where)),
   };
   const config = configOf(document, origin);
-  const { kernel, directories } = config;
+  const { kernel, directories, keys } = config;
   const absolute = directories.map(({ host, guest, readOnly }) => `${host}::${guest}${readOnly ? ":ro" : ""}`);
-  return { document: { ...documentOf(document, origin), kernel, directories: absolute }, config };
+  return { document: { ...documentOf(document, origin), kernel, directories: absolute, keys }, config };
 };
 
 /** What `readConfig` comes to. */
@@ -82,7 +82,7 @@ const parseOverride = (word: string): Table => {
 
 /** What is wrong here is left as it is, to be refused like the same in a file. */
 const absolutePaths = (table: Table): Table => {
-  const { kernel, directories } = table;
+  const { kernel, directories, keys } = table;
   const absolute = (text: unknown): unknown => {
     const at = typeof text === "string" ? text.indexOf("::") : -1;
     return at > 0 ? `${path.resolve(String(text).slice(0, at))}${String(text).slice(at)}` : text;
@@ -91,8 +91,16 @@ const absolutePaths = (table: Table): Table => {
     ...table,
     ...(typeof kernel === "string" && kernel !== "" ? { kernel: path.resolve(kernel) } : {}),
     ...(Array.isArray(directories) ? { directories: directories.map(absolute) } : {}),
+    ...(typeof keys === "object" && keys !== null && !Array.isArray(keys)
+      ? { keys: mapValues(keys, absoluteFile) }
+      : {}),
   };
 };
+
+const absoluteFile = (file: unknown): unknown => (typeof file === "string" && file !== "" ? path.resolve(file) : file);
+
+const mapValues = (table: object, change: (value: unknown) => unknown): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(table).map(([name, value]) => [name, change(value)]));
 
 const TEXT_KINDS: ReadonlySet<string> = new Set(["text", "choice", "variables"]);
 

@@ -124,8 +124,8 @@ export class Definitions {
  */
 export const checkConfig = (config: Table): DomainConfig => {
   const checked = configOf(config, { label: "config", directory: "/" });
-  const { kernel, directories = [] } = config as Partial<ConfigDocument>;
-  for (const each of [kernel!, ...directories]) {
+  const { kernel, directories = [], keys = {} } = config as Partial<ConfigDocument>;
+  for (const each of [kernel!, ...directories, ...Object.values(keys)]) {
     if (!path.isAbsolute(each)) throw new XenolithError("CONFIG_INVALID", `config: "${each}" is not an absolute path`);
   }
   return checked;
