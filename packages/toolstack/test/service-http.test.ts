@@ -54,6 +54,52 @@ describe("a client of the service's socket that does not read its answer", () =>
   });
 });
 
+describe("a stream", () => {
+  it("may stay with a client that does not read for longer than an answer may, and arrives whole when it does", async () => {
+    using bench = new Workbench();
+    const piece = "x".repeat(2 ** 20);
+    const streams: http.ServerResponse[] = [];
+    const gone: string[] = [];
+    const server = http.createServer((request, response) => {
+      boundDelivery(response, 50);
+      response.once("close", () => gone.push(request.url!));
+      if (request.url === "/answer") response.end(piece.repeat(16));
+      else {
+        response.write(piece.repeat(16));
+        streams.push(response);
+      }
+    });
+    const place = `${bench.directory}/stream.sock`;
+    server.listen(place);
+    await once(server, "listening");
+    const open = (path: string): net.Socket => {
+      const socket = net.createConnection(place);
+      socket.on("error", () => {});
+      socket.pause();
+      socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      return socket;
+    };
+    const stream = open("/stream");
+    while (streams.length === 0) await delay(1);
+    // Begun later, and ended for its slowness: so the stream had at least its time, several times over.
+    for (let round = 0; round < 3; round += 1) {
+      const answer = open("/answer");
+      while (gone.length === round) await delay(1);
+      answer.destroy();
+    }
+    const seen = [...gone];
+    let length = 0;
+    stream.on("data", (bytes) => (length += bytes.length));
+    stream.resume();
+    while (length <= piece.length * 16 && !stream.closed) await delay(1);
+    streams[0]!.end();
+    stream.destroy();
+    server.close();
+    assert.deepEqual(seen, ["/answer", "/answer", "/answer"]);
+    assert.ok(length > piece.length * 16, `${length} bytes arrived`);
+  });
+});
+
 describe("the service's socket", () => {
   it("can be opened by its owner only", async () => {
     using bench = new Workbench();

@@ -36,6 +36,7 @@
  * Sizes are bytes, times are milliseconds since 1970, durations say their unit.
  */
 import type { ErrorCode } from "@xenolith/abi";
+import type { HostInfo } from "@xenolith/host";
 import type { ConfigDocument } from "../config/index.ts";
 
 /** The body of every answer that is not a success. */
@@ -212,7 +213,7 @@ export interface NodesView {
 }
 
 /** Figures of the host, read when they were asked. */
-export interface HostView {
+export interface HostView extends HostInfo {
   readonly hostname: string;
   readonly version: string;
   readonly node: string;
@@ -221,15 +222,6 @@ export interface HostView {
   readonly pid: number;
   readonly startedMs: number;
   readonly uptimeSeconds: number;
-  readonly memoryBytes: number;
-  readonly memoryFreeBytes: number;
-  readonly memoryClaimedBytes: number;
-  readonly vmas: number;
-  readonly vmaLimit: number;
-  readonly domainCount: number;
-  readonly domainCountMax: number;
-  readonly threadCount: number;
-  readonly warmThreadCount: number;
   /** How short of memory the machine is: `calm`, `pressed` or `critical`; absent without a memory manager. */
   readonly pressure?: string;
 }
