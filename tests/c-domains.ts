@@ -19,6 +19,10 @@ export const compileTest = (name: string): Promise<Uint8Array> =>
 export const compileExample = (name: string): Promise<Uint8Array> =>
   compileGuest({ [name]: read(`guest/examples/${name}`) });
 
+/** Compiles `tests/NAME` as a WASI command. */
+export const compileWasi = (name: string): Promise<Uint8Array> =>
+  compileGuest({ [name]: read(`tests/${name}`) }, { wasi: true });
+
 /** Compiles the source of a reactor. */
 export const compileReactor = (name: string, source: string): Promise<Uint8Array> =>
   compileGuest({ [name]: source }, { wasi: true, flags: ["-mexec-model=reactor"] });

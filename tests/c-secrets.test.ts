@@ -5,14 +5,16 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { Host } from "@xenolith/host";
-import { assertChecks, compileTest, startGuest } from "./c-domains.ts";
+import { assertChecks, compileTest, compileWasi, startGuest } from "./c-domains.ts";
 
 let host: Host;
 let alone: Uint8Array;
 let peer: Uint8Array;
+let wasi: Uint8Array;
 before(async () => {
   alone = await compileTest("c-secrets.c");
   peer = await compileTest("c-secrets-peer.c");
+  wasi = await compileWasi("c-secrets-wasi.c");
   host = await Host.open({ secrets: { policy: "degraded" } });
 });
 after(async () => {
@@ -26,6 +28,17 @@ describe("secrets of the guest library", () => {
     assertChecks(await guest.end(), 53);
     const { slots, mappedBytes, regionBytes } = (await host.secrets()).statistics();
     assert.deepEqual([slots, mappedBytes, regionBytes], [0, 0, 0]);
+  });
+
+  it("are used by WASI programs, and by no function of WASI", async () => {
+    const stdio = { stdin: "pipe", stdout: "pipe" } as const;
+    const domain = await host.createDomain({ image: wasi, memoryBytesMax: 2 ** 24, stdio });
+    await domain.start();
+    domain.stdin.end();
+    const [text, { code }] = await Promise.all([domain.stdout.text(), domain.exited]);
+    await domain.destroy();
+    assert.ok(!text.includes("FAILED"), text);
+    assert.deepEqual([code, text.match(/^ok /gm)?.length], [0, 10], text);
   });
 
   it("are shared by two guests with the consent of both, taken back while in use, and end with their owner", async () => {

@@ -15,6 +15,16 @@ const AT = GFN * PAGE;
 
 const isHole = ({ host, slot }: Puppet, gfn: number): boolean => host.hypervisor.p2m.get(slot, gfn) === P2M_HOLE;
 
+/** Code of what is thrown. */
+const codeOf = (act: () => unknown): string => {
+  try {
+    act();
+    return "none";
+  } catch (error) {
+    return error instanceof abi.XenolithError ? error.code : String(error);
+  }
+};
+
 describe("secret memory in a guest", () => {
   it("is mapped, written and read by it, and costs it none of its memory", async () => {
     const host = await openSecretHost();
@@ -120,6 +130,12 @@ describe("secret memory in a guest", () => {
       writeSecret(hypervisor, slot, 2 ** 32 - 1, bytes),
       writeSecret(hypervisor, slot, -5, bytes),
     ];
+    const codes = [
+      codeOf(() => guest.domain.read(AT, 1)),
+      codeOf(() => guest.domain.read(AT - 1, 2)),
+      codeOf(() => guest.domain.write(AT, bytes)),
+      codeOf(() => host.shareFrom(guest.domain, AT, PAGE)),
+    ];
     const empty = writeSecret(hypervisor, slot, AT, new Uint8Array(0));
     const all = { address: AT, lengthBytes: 3 * PAGE };
     const ranges = [
@@ -132,6 +148,7 @@ describe("secret memory in a guest", () => {
     await host.close();
     assert.deepEqual(findings, []);
     assert.deepEqual([good, seen, empty], [[0, 0], [0, 99], 0]);
+    assert.deepEqual(codes, Array(4).fill("GUEST_ADDRESS"));
     assert.deepEqual(ranges, [true, false, true, false]);
     assert.deepEqual(target, bytes);
     assert.deepEqual(refused, Array(8).fill(-EFAULT));
