@@ -58,8 +58,9 @@ export class DomainKeys {
   }
 
   /**
-   * Gives it a key that there is, with the permissions that the key has for who possesses it: it may do everything with one
-   * whose permissions nobody has narrowed.
+   * Gives it a key that there is, with the permissions that the key has for who possesses it. With one whose permissions
+   * nobody has narrowed it may do everything: change it, and link it where `take` does not reach. View, search and read
+   * (0x0b000000) make it like one of `give`.
    *
    * @throws XenolithError `KEY_REFUSED`, and as `give`.
    */
@@ -68,7 +69,11 @@ export class DomainKeys {
     done(`give key ${serial}`, service.trusted.link(serial, keyrings.given()));
   }
 
-  /** Takes back a key that it was given: it cannot be found, read or searched any more. @throws XenolithError `KEY_REFUSED`. */
+  /**
+   * Takes back a key that it was given: from now on it is as if it were not there. What the domain has read it has.
+   *
+   * @throws XenolithError `KEY_REFUSED`.
+   */
   async take(serial: number): Promise<void> {
     const { service, keyrings } = await this.#open();
     done(`take key ${serial}`, service.trusted.unlink(serial, keyrings.given()));
