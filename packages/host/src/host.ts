@@ -6,7 +6,7 @@ import { audit, type Cpu, freeFramesNow, type Hypervisor, vmaTotal } from "@xeno
 import { ImageCache } from "@xenolith/loader";
 import type { KeyService } from "@xenolith/keys";
 import type { SecretPool } from "@xenolith/secrets";
-import type { XenstoreClient } from "@xenolith/xenstore";
+import type { Keeper, XenstoreClient } from "@xenolith/xenstore";
 import { type ActionOptions, checkBounds } from "./action.ts";
 import { auditSpaces } from "./audit-spaces.ts";
 import { Domain } from "./domain.ts";
@@ -126,6 +126,14 @@ export class Host implements AsyncDisposable {
   async xenstore(): Promise<XenstoreClient> {
     this.#requireOpen();
     return this.#parts.context.xenstore.client();
+  }
+
+  /**
+   * Has what programs of the control domain write to a part of xenstore kept, before they are answered, by somebody who
+   * can write it again some day; undefined: no longer. What guests write is not kept.
+   */
+  keepXenstore(keeper: Keeper | undefined): void {
+    this.#parts.context.xenstore.keep(keeper);
   }
 
   /**

@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { XenolithError } from "@xenolith/abi";
 import type { Hypervisor } from "@xenolith/core";
-import type { DomainTree, XenstoreClient, XenstoreServer, XenstoreSocket } from "@xenolith/xenstore";
+import type { DomainTree, Keeper, XenstoreClient, XenstoreServer, XenstoreSocket } from "@xenolith/xenstore";
 import { KEPT_CHARACTERS_MAX } from "./console-stream.ts";
 import type { Dom0Events } from "./dom0-events.ts";
 import type { RingFrames } from "./ring-frame.ts";
@@ -61,6 +61,7 @@ export class XenstoreService {
   /** Introductions and releases, one after the other. Never rejects. */
   #work: Promise<void> = Promise.resolve();
   #isClosed = false;
+  #keeper: Keeper | undefined;
 
   constructor(parts: XenstoreServiceParts) {
     this.#parts = parts;
@@ -75,6 +76,12 @@ export class XenstoreService {
     const { client } = await this.#start();
     await this.#work;
     return client;
+  }
+
+  /** Has what the control domain writes kept from now on; undefined: no longer. */
+  keep(keeper: Keeper | undefined): void {
+    this.#keeper = keeper;
+    if (this.#running !== undefined) this.#running.server.store.keeper = keeper;
   }
 
   /**
@@ -161,6 +168,7 @@ export class XenstoreService {
   async #load(): Promise<Running> {
     const module = await import("@xenolith/xenstore");
     const server = new module.XenstoreServer({ ringOf: (domid, _gfn, port) => this.#ringOf(domid, port) });
+    server.store.keeper = this.#keeper;
     const running = { module, server, client: module.XenstoreClient.inProcess(server) };
     this.#running = running;
     for (const guest of this.#guests.values()) this.#introduceLater(running, guest);

@@ -2,6 +2,7 @@ export { XenstoreServer } from "./server.ts";
 export type { XenstoreServerOptions } from "./server.ts";
 export { listenXenstore } from "./socket-server.ts";
 export type { XenstoreSocket } from "./socket-server.ts";
+export type { Keeper, KeptChange } from "./keeper.ts";
 export type { RingPage } from "./ring-channel.ts";
 export { FakeRingPage } from "./fake-ring-page.ts";
 export type { ByteChannel, ChannelState } from "./channel.ts";

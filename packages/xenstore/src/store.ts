@@ -1,5 +1,6 @@
 import { type DomainRecord, DomainTable } from "./domain-table.ts";
 import { type Cost, Edit, nodeBytes } from "./edit.ts";
+import { type Keeper, keptChanges } from "./keeper.ts";
 import { emptyRoot, locate, lookup, type StoreNode } from "./node.ts";
 import { INTRODUCE_DOMAIN, partsOf, pathOf, RELEASE_DOMAIN } from "./path.ts";
 import { CLOSED, inherit, mayAccess, ownsNode, type Permissions } from "./permissions.ts";
@@ -49,6 +50,8 @@ export class Store {
   /** Open transactions of unprivileged domains, oldest first. */
   readonly #open = new Set<Transaction>();
   readonly #recent = new RecentWriters();
+  /** Keeps what the control domain writes; undefined: nobody does. */
+  keeper: Keeper | undefined;
 
   constructor(quota?: Partial<Quota>) {
     this.domains = new DomainTable(quota);
@@ -167,7 +170,7 @@ export class Store {
     const edit = this.#edit(undefined);
     mergeInto(edit, transaction);
     this.abort(transaction);
-    const refusal = this.#afford(edit.costs(this.domains), owner);
+    const refusal = this.#afford(edit.costs(this.domains), owner) ?? this.#keep(edit, owner);
     if (refusal !== undefined) return { outcome: "refused", refusal };
     this.#apply(edit, owner);
     return { outcome: "committed" };
@@ -185,6 +188,8 @@ export class Store {
       const parts = partsOf(path);
       if (lookup(edit.root, parts) !== undefined && parts.length > 0) edit.remove(parts);
     }
+    // It is gone, whether that can be kept or not.
+    this.#keep(edit, this.domains.control);
     this.#apply(edit, this.domains.control);
     this.domains.remove(record);
   }
@@ -263,12 +268,23 @@ export class Store {
     const costs = edit.costs(this.domains);
     const refusal = this.#afford(costs, caller, transaction);
     if (refusal !== undefined) return refusal;
-    if (transaction === undefined) this.#apply(edit, caller);
-    else {
+    if (transaction !== undefined) {
       transaction.absorb(edit);
       transaction.addCosts(costs);
+      return OK;
     }
+    const unkept = this.#keep(edit, caller);
+    if (unkept !== undefined) return unkept;
+    this.#apply(edit, caller);
     return OK;
+  }
+
+  /** Has what the control domain writes kept. Guests may not make it write to a disk. */
+  #keep(edit: Edit, writer: DomainRecord): Refusal | undefined {
+    if (this.keeper === undefined || !writer.privileged) return undefined;
+    const changes = keptChanges(edit, this.keeper);
+    const error = changes.length === 0 ? undefined : this.keeper.keep(changes);
+    return error === undefined ? undefined : refuse(error);
   }
 
   /** Whether every owner has room for what an unprivileged caller adds. Checked before anything is kept. */

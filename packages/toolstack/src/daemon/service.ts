@@ -119,6 +119,7 @@ export class Service implements AsyncDisposable {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     this.#parts.hypervisorNotes[Symbol.dispose]();
     await this.#parts.guests.close();
+    this.#parts.nodes.close();
     this.#parts.metrics.close();
     for (const end of this.#ends) await end();
   }

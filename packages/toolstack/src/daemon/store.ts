@@ -29,8 +29,8 @@ export interface LastingNode {
 export interface StoreChange {
   readonly put?: Definition;
   readonly remove?: string;
-  readonly putNode?: LastingNode;
-  readonly removeNode?: string;
+  /** Nodes as they are to be, in order; without a value: neither it nor what is below it. */
+  readonly nodes?: readonly { readonly path: string; readonly value: string | undefined }[];
 }
 
 /** Where the state is kept. */
@@ -80,11 +80,13 @@ export const memoryStore = (): Store => {
     definitions: () => [...kept.values()].toSorted(byName),
     get: (name) => kept.get(name),
     problem: undefined,
-    change: ({ put, remove, putNode, removeNode }) => {
+    change: ({ put, remove, nodes: changes = [] }) => {
       if (remove !== undefined) kept.delete(remove);
       if (put !== undefined) kept.set(put.name, put);
-      if (removeNode !== undefined) nodes.delete(removeNode);
-      if (putNode !== undefined) nodes.set(putNode.path, putNode);
+      for (const { path: at, value } of changes) {
+        if (value !== undefined) nodes.set(at, { path: at, value });
+        else for (const each of nodes.keys()) if (each === at || each.startsWith(`${at}/`)) nodes.delete(each);
+      }
     },
     close: async () => {},
   };
@@ -239,14 +241,14 @@ const listNodes = (database: RootDatabase<string, string>): readonly LastingNode
     value: Buffer.from(value, "base64").toString("latin1"),
   }));
 
-const applyChange = (
-  database: RootDatabase<string, string>,
-  { put, remove, putNode, removeNode }: StoreChange,
-): void => {
+const applyChange = (database: RootDatabase<string, string>, { put, remove, nodes = [] }: StoreChange): void => {
   database.transactionSync(() => {
-    if (removeNode !== undefined) database.removeSync(NODE_PREFIX + removeNode);
-    if (putNode !== undefined)
-      database.putSync(NODE_PREFIX + putNode.path, Buffer.from(putNode.value, "latin1").toString("base64"));
+    for (const { path: at, value } of nodes) {
+      const key = NODE_PREFIX + at;
+      if (value !== undefined) database.putSync(key, Buffer.from(value, "latin1").toString("base64"));
+      else
+        for (const each of [key, ...database.getKeys({ start: `${key}/`, end: `${key}0` })]) database.removeSync(each);
+    }
     if (remove !== undefined) database.removeSync(PREFIX + remove);
     if (put === undefined) return;
     const { name, revision, isTransient, config } = put;
