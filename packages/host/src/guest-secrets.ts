@@ -6,6 +6,7 @@
  * An object belongs to the domain that made it, at that domain's expense. Others use it when its maker has offered it to
  * them and they have accepted: nobody finds anything in its memory, or on its bill, that it did not ask for.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   DOMID_FIRST_RESERVED,
   DOMID_INVALID,
@@ -80,6 +81,8 @@ export interface SecretFigures {
 export class GuestSecrets {
   readonly #parts: GuestSecretsParts;
   readonly #domains = new Map<number, SecretDomain>();
+  /** Settles in the turn in which the last object that is wanted may be made. */
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(parts: GuestSecretsParts) {
     this.#parts = parts;
@@ -116,7 +119,8 @@ export class GuestSecrets {
     if (!Number.isInteger(pages) || pages < 1 || pages > SECRET_PAGES_MAX) return -EINVAL;
     if (!domain.hasRoom || pages * FRAME_BYTES > domain.bytesMax) return -EDQUOT;
     domain.pending += 1;
-    const object = await makeObject(this.#parts, domain, pages);
+    await this.#nextTurn();
+    const object = domain.isEnded ? -ESRCH : await makeObject(this.#parts, domain, pages);
     domain.pending -= 1;
     if (typeof object === "number") return object;
     if (domain.isEnded) {
@@ -264,6 +268,15 @@ export class GuestSecrets {
       }
     }
     return findings;
+  }
+
+  /**
+   * Waits for a turn of the event loop in which nobody else makes an object: that takes the kernel long, and guests that
+   * do nothing else are not to hold up everybody.
+   */
+  #nextTurn(): Promise<void> {
+    this.#turn = this.#turn.then(() => nextTurn());
+    return this.#turn;
   }
 
   #byDomid(domid: number): SecretDomain | undefined {

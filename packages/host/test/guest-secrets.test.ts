@@ -260,6 +260,33 @@ describe("secret memory, wanted wrongly", () => {
   });
 });
 
+describe("secret memory that many want at once", () => {
+  it("is made for one in each turn of the event loop", async () => {
+    const host = await openSecretHost();
+    const slots = [await Puppet.start(host), await Puppet.start(host)].map(({ slot }) => slot);
+    let turn = 0;
+    const turns: number[] = [];
+    const count = (): void => {
+      turn += 1;
+      if (turns.length < 12) setImmediate(count);
+    };
+    setImmediate(count);
+    const wishes = slots.flatMap((slot) => Array.from({ length: 6 }, () => host.guestSecrets.allocate(slot, 1)));
+    const ids = await Promise.all(
+      wishes.map(async (wish) => {
+        const id = await wish;
+        turns.push(turn);
+        return id;
+      }),
+    );
+    const findings = host.audit();
+    await host.close();
+    assert.deepEqual(findings, []);
+    assert.deepEqual(ids, [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]);
+    assert.equal(new Set(turns).size, 12, turns.join());
+  });
+});
+
 describe("secret memory of domains that end", () => {
   it("is wiped, unlocked and given back, with mappings, shares and calls in progress", async () => {
     const host = await openSecretHost();
