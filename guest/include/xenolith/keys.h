@@ -16,7 +16,7 @@
  *
  * -ENOKEY: there is no such key. -EKEYREVOKED, -EKEYEXPIRED, -EKEYREJECTED: it is of no use any more. -EACCES: not with these
  * permissions. -EDQUOT: the domain has as many keys, or bytes, as it may have. -EINVAL: a text or payload that is too
- * long, or empty where it must not be. -ENOSYS: the control domain has no keys for guests.
+ * long, or empty where it must not be. -ENOSYS: the control domain has no keys for guests. -EAGAIN, -ENOMEM, -ENOSPC: it has no room for them.
  */
 #ifndef XENOLITH_KEYS_H
 #define XENOLITH_KEYS_H

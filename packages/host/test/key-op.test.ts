@@ -209,7 +209,10 @@ describe("key_op", () => {
     for (const [code, answer, faults] of [
       ["SECRET_UNSUPPORTED", -abi.ENOSYS, 0],
       ["HOST_CLOSED", -abi.EINTR, 0],
-      ["SECRET_MEMLOCK", -abi.EIO, 1],
+      ["SECRET_MEMLOCK", -abi.EAGAIN, 0],
+      ["SECRET_MEMORY", -abi.ENOMEM, 0],
+      ["SECRET_CEILING", -abi.ENOSPC, 0],
+      ["INVALID_ARGUMENT", -abi.EIO, 1],
     ] as const) {
       const host = new KeyHost();
       host.keys.service = () => Promise.reject(new abi.XenolithError(code, "no"));

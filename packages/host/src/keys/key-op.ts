@@ -1,5 +1,15 @@
 /** The hypercall key_op on the control domain's thread: which domain asks, with whose service, and what it may be told. */
-import { EINTR, EIO, ENOSYS, XENKEY_join_session, XenolithError } from "@xenolith/abi";
+import {
+  EAGAIN,
+  EINTR,
+  EIO,
+  ENOMEM,
+  ENOSPC,
+  ENOSYS,
+  type ErrorCode,
+  XENKEY_join_session,
+  XenolithError,
+} from "@xenolith/abi";
 import type { KeyService } from "@xenolith/keys";
 import type { SecretOwner, SecretPool } from "@xenolith/secrets";
 import type { HostKeys } from "../host-keys.ts";
@@ -10,6 +20,15 @@ import { serveCall } from "./serve-call.ts";
 
 /** Secret memory for payloads that a domain has under way: one of the largest, and some that wait for a key. */
 const TRANSFER_BYTES_MAX = 2 << 20;
+
+/** Why the service may not start that is nobody's fault. A host without secret memory has no keys for guests. */
+const REFUSALS: Readonly<Partial<Record<ErrorCode, number>>> = {
+  HOST_CLOSED: -EINTR,
+  SECRET_UNSUPPORTED: -ENOSYS,
+  SECRET_MEMLOCK: -EAGAIN,
+  SECRET_MEMORY: -ENOMEM,
+  SECRET_CEILING: -ENOSPC,
+};
 
 /** What it works with. */
 export interface KeyOpParts {
@@ -47,9 +66,8 @@ export class KeyOp {
       const pool = await secrets.pool();
       return call.signal.aborted ? -EINTR : await this.#serve(call, service, pool);
     } catch (error) {
-      if (error instanceof XenolithError && error.code === "HOST_CLOSED") return -EINTR;
-      // A host without secret memory has no keys for guests.
-      if (error instanceof XenolithError && error.code === "SECRET_UNSUPPORTED") return -ENOSYS;
+      const refusal = error instanceof XenolithError ? REFUSALS[error.code] : undefined;
+      if (refusal !== undefined) return refusal;
       noteFault(`the key service does not start: ${String(error)}`);
       return -EIO;
     }
