@@ -6,6 +6,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { XenolithError } from "@xenolith/abi";
 import type { Domain, GrantedPages, Host, MappedGrants, Share, Vchan } from "@xenolith/host";
+import { CampaignActions } from "./campaign-actions.ts";
+import { Dice } from "./campaign-random.ts";
 
 const PAGE = 4096;
 /** As in campaign-guest.c. */
@@ -30,32 +32,31 @@ interface Opened {
 /** The control domain of one campaign. */
 export class CampaignDom0 {
   readonly #host: Host;
-  readonly #random: () => number;
-  readonly #findings: string[];
+  readonly #dice: Dice;
+  readonly #actions: CampaignActions;
   readonly #open: Opened = { shares: [], mapped: [], granted: [], channels: [] };
   /** What was done, by name; for the report. */
   readonly counts: Record<string, number> = {};
-  /** Actions that are not over. */
-  readonly #pending = new Set<Promise<void>>();
 
   constructor(host: Host, random: () => number, findings: string[]) {
     this.#host = host;
-    this.#random = random;
-    this.#findings = findings;
+    this.#dice = new Dice(random);
+    const refusal = (error: unknown): string | undefined => (isRefusal(error) ? "refused" : undefined);
+    this.#actions = new CampaignActions({ findings, counts: this.counts, refusal });
   }
 
   /** Acts until `isOver`. */
   async play(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
-      for (let left = this.#below(6); left > 0; left -= 1) this.#act();
-      await delay(this.#below(2));
+      for (let left = this.#dice.below(6); left > 0; left -= 1) this.#act();
+      await delay(this.#dice.below(2));
     }
   }
 
   /** Waits for what is pending and gives everything back. The guests are gone. */
   async close(): Promise<void> {
     const { shares, mapped, granted, channels } = this.#open;
-    await Promise.all(this.#pending);
+    await this.#actions.settled();
     for (const channel of channels) await channel.close();
     for (const grants of mapped) grants.unmap();
     for (const share of shares) share.close();
@@ -66,82 +67,68 @@ export class CampaignDom0 {
     const actions: readonly (readonly [string, (domain: Domain) => unknown])[] = [
       ["share", (domain) => this.#share(domain)],
       ["mapShare", (domain) => this.#mapShare(domain)],
-      ["revokeShare", (domain) => this.#pick(this.#open.shares)?.revoke(this.#below(2) === 0 ? domain : undefined)],
-      ["unmapShare", (domain) => this.#pick(this.#open.shares)?.unmap(domain)],
+      [
+        "revokeShare",
+        (domain) => this.#dice.pick(this.#open.shares)?.revoke(this.#dice.below(2) === 0 ? domain : undefined),
+      ],
+      ["unmapShare", (domain) => this.#dice.pick(this.#open.shares)?.unmap(domain)],
       ["map", (domain) => this.#map(domain)],
       ["map", (domain) => this.#map(domain)],
       ["use", () => this.#use()],
-      ["unmap", () => this.#pick(this.#open.mapped)?.unmap()],
+      ["unmap", () => this.#dice.pick(this.#open.mapped)?.unmap()],
       ["grant", (domain) => this.#grant(domain)],
       ["grant", (domain) => this.#grant(domain)],
       ["revoke", () => this.#revoke()],
-      ["end", () => void this.#take(this.#open.granted)?.end()],
+      ["end", () => void this.#dice.take(this.#open.granted)?.end()],
       ["copy", (domain) => this.#copy(domain)],
       ["notify", () => this.#notify()],
       ["serve", (domain) => this.#serve(domain)],
       ["connect", (domain) => this.#connect(domain)],
       ["talk", () => this.#talk()],
       ["talk", () => this.#talk()],
-      ["hangUp", () => this.#take(this.#open.channels)?.close()],
+      ["hangUp", () => this.#dice.take(this.#open.channels)?.close()],
       ["store", (domain) => this.#useStore(domain)],
     ];
     const { domains } = this.#host;
     const running = domains.filter(({ state }) => state === "running");
     // Those that are not started yet, or are going, now and then.
-    const domain = this.#pick(running.length === 0 || this.#below(8) === 0 ? domains : running);
+    const domain = this.#dice.pick(running.length === 0 || this.#dice.below(8) === 0 ? domains : running);
     if (domain === undefined) return;
-    const [name, action] = this.#pick(actions)!;
-    this.#do(name, () => action(domain));
-  }
-
-  /** Does it; a refusal is fine. */
-  #do(name: string, action: () => unknown): void {
-    const note = (error: unknown): void => {
-      if (isRefusal(error)) this.counts[`${name} refused`] = (this.counts[`${name} refused`] ?? 0) + 1;
-      else this.#findings.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-    };
-    this.counts[name] = (this.counts[name] ?? 0) + 1;
-    try {
-      const result = action();
-      if (!(result instanceof Promise)) return;
-      const settled = result.catch(note).then(() => void this.#pending.delete(settled));
-      this.#pending.add(settled);
-    } catch (error) {
-      note(error);
-    }
+    const [name, action] = this.#dice.pick(actions)!;
+    this.#actions.do(name, () => action(domain));
   }
 
   #share(domain: Domain): void {
     const { shares } = this.#open;
-    if (shares.length >= OPEN_MAX) this.#take(shares)?.close();
-    const pages = 1 + this.#below(16);
+    if (shares.length >= OPEN_MAX) this.#dice.take(shares)?.close();
+    const pages = 1 + this.#dice.below(16);
     const share =
-      this.#below(3) === 0
+      this.#dice.below(3) === 0
         ? this.#host.shareFrom(domain, this.#arenaPage(pages), pages * PAGE)
         : this.#host.share(pages * PAGE);
     shares.push(share);
   }
 
   #mapShare(domain: Domain): void {
-    const access = this.#below(2) === 0 ? "read-only" : "read-write";
-    const address = this.#below(4) === 0 ? { address: this.#arenaPage(1) } : {};
-    this.#pick(this.#open.shares)?.mapInto(domain, { access, ...address });
+    const access = this.#dice.below(2) === 0 ? "read-only" : "read-write";
+    const address = this.#dice.below(4) === 0 ? { address: this.#arenaPage(1) } : {};
+    this.#dice.pick(this.#open.shares)?.mapInto(domain, { access, ...address });
   }
 
   #map(domain: Domain): void {
     const { mapped } = this.#open;
-    if (mapped.length >= OPEN_MAX) this.#take(mapped)?.unmap();
+    if (mapped.length >= OPEN_MAX) this.#dice.take(mapped)?.unmap();
     const { grants } = this.#host;
     // Few of the guest's entries are for the control domain, and only some of them permit what is asked for.
     for (let left = 20; left > 0; left -= 1) {
-      const first = this.#below(REFS);
+      const first = this.#dice.below(REFS);
       const options = {
-        readOnly: this.#below(2) === 0,
-        revokable: this.#below(2) === 0,
-        device: ([false, true, "only"] as const)[this.#below(3)]!,
+        readOnly: this.#dice.below(2) === 0,
+        revokable: this.#dice.below(2) === 0,
+        device: ([false, true, "only"] as const)[this.#dice.below(3)]!,
       };
       try {
-        mapped.push(grants.map(domain.domid, this.#below(8) === 0 ? [first, first, first + 1] : [first], options));
+        mapped.push(grants.map(domain.domid, this.#dice.below(8) === 0 ? [first, first, first + 1] : [first], options));
         return;
       } catch (error) {
         if (left === 1) throw error;
@@ -152,12 +139,12 @@ export class CampaignDom0 {
 
   #grant(domain: Domain): void {
     const { granted } = this.#open;
-    if (granted.length >= OPEN_MAX) void this.#take(granted)?.end();
+    if (granted.length >= OPEN_MAX) void this.#dice.take(granted)?.end();
     granted.push(
       this.#host.grants.share(domain.domid, {
-        pages: 1 + this.#below(4),
-        readOnly: this.#below(4) === 0,
-        revokable: this.#below(2) === 0,
+        pages: 1 + this.#dice.below(4),
+        readOnly: this.#dice.below(4) === 0,
+        revokable: this.#dice.below(2) === 0,
       }),
     );
   }
@@ -165,42 +152,50 @@ export class CampaignDom0 {
   /** Reads and writes what is open, gone or not. */
   #use(): void {
     const { shares, mapped, granted } = this.#open;
-    for (const bytes of [this.#pick(shares)?.bytes, this.#pick(granted)?.bytes, this.#pick(mapped)?.bytes]) {
-      if (bytes !== undefined && bytes.length > 0) bytes[this.#below(bytes.length)]! += 1;
+    for (const bytes of [
+      this.#dice.pick(shares)?.bytes,
+      this.#dice.pick(granted)?.bytes,
+      this.#dice.pick(mapped)?.bytes,
+    ]) {
+      if (bytes !== undefined && bytes.length > 0) bytes[this.#dice.below(bytes.length)]! += 1;
     }
-    const device = this.#pick(mapped)?.deviceBytes;
-    if (device !== undefined) device[this.#below(device.length)]! += 1;
+    const device = this.#dice.pick(mapped)?.deviceBytes;
+    if (device !== undefined) device[this.#dice.below(device.length)]! += 1;
   }
 
   #revoke(): void {
-    const granted = this.#pick(this.#open.granted);
-    granted?.revoke(this.#below(2) === 0 ? undefined : granted.refs[0]);
+    const granted = this.#dice.pick(this.#open.granted);
+    granted?.revoke(this.#dice.below(2) === 0 ? undefined : granted.refs[0]);
   }
 
   #copy(domain: Domain): void {
-    const place = { domid: domain.domid, ref: this.#below(REFS), offset: this.#below(PAGE + 1) };
-    const bytes = new Uint8Array(this.#below(PAGE));
-    const other = { domid: this.#pick(this.#host.domains)!.domid, ref: this.#below(REFS) };
+    const place = { domid: domain.domid, ref: this.#dice.below(REFS), offset: this.#dice.below(PAGE + 1) };
+    const bytes = new Uint8Array(this.#dice.below(PAGE));
+    const other = { domid: this.#dice.pick(this.#host.domains)!.domid, ref: this.#dice.below(REFS) };
     this.#host.grants.copyEach([
       { from: place, to: bytes },
       { from: bytes, to: place },
-      { from: place, to: other, lengthBytes: this.#below(PAGE) },
+      { from: place, to: other, lengthBytes: this.#dice.below(PAGE) },
     ]);
   }
 
   #notify(): void {
-    const notice = { clearByte: this.#below(5000), port: this.#below(40) };
-    if (this.#below(2) === 0) this.#pick(this.#open.mapped)?.unmapNotify(notice);
-    else this.#pick(this.#open.granted)?.notifyOnEnd(notice);
+    const notice = { clearByte: this.#dice.below(5000), port: this.#dice.below(40) };
+    if (this.#dice.below(2) === 0) this.#dice.pick(this.#open.mapped)?.unmapNotify(notice);
+    else this.#dice.pick(this.#open.granted)?.notifyOnEnd(notice);
   }
 
   async #serve(domain: Domain): Promise<void> {
     const { channels } = this.#open;
     if (channels.length >= OPEN_MAX) return;
     const bytes = [500, 2000, 5000, 20_000];
-    const offer = { leftBytes: this.#pick(bytes)!, rightBytes: this.#pick(bytes)!, revokable: this.#below(2) === 0 };
+    const offer = {
+      leftBytes: this.#dice.pick(bytes)!,
+      rightBytes: this.#dice.pick(bytes)!,
+      revokable: this.#dice.below(2) === 0,
+    };
     channels.push(
-      await this.#host.vchans.serve(domain.domid, `/local/domain/${domain.domid}/vc${this.#below(4)}`, offer),
+      await this.#host.vchans.serve(domain.domid, `/local/domain/${domain.domid}/vc${this.#dice.below(4)}`, offer),
     );
   }
 
@@ -210,13 +205,14 @@ export class CampaignDom0 {
     if (channels.length >= OPEN_MAX) return;
     const path = `/local/domain/${domain.domid}/offer`;
     const store = await this.#host.xenstore();
-    const isOffered = this.#below(4) > 0;
-    const channel = this.#below(CHANNELS);
-    await store.write(`${path}/ring-ref`, String(isOffered ? FIRST_CHANNEL_REF + channel : this.#below(REFS)));
-    await store.write(`${path}/event-channel`, String(isOffered ? FIRST_CHANNEL_PORT + channel : this.#below(12)));
-    if (this.#below(isOffered ? 8 : 2) === 0) await store.write(`${path}/revokable`, String(1 + this.#below(2)));
+    const isOffered = this.#dice.below(4) > 0;
+    const channel = this.#dice.below(CHANNELS);
+    await store.write(`${path}/ring-ref`, String(isOffered ? FIRST_CHANNEL_REF + channel : this.#dice.below(REFS)));
+    await store.write(`${path}/event-channel`, String(isOffered ? FIRST_CHANNEL_PORT + channel : this.#dice.below(12)));
+    if (this.#dice.below(isOffered ? 8 : 2) === 0)
+      await store.write(`${path}/revokable`, String(1 + this.#dice.below(2)));
     else await store.rm(`${path}/revokable`).catch(() => {});
-    if (!isOffered && this.#below(2) === 0) this.#draft(domain);
+    if (!isOffered && this.#dice.below(2) === 0) this.#draft(domain);
     channels.push(await this.#host.vchans.connect(domain.domid, path, { timeoutMs: 2000 }));
   }
 
@@ -224,46 +220,34 @@ export class CampaignDom0 {
   #draft(domain: Domain): void {
     const bytes = new Uint8Array(4 * 40);
     const words = new Uint32Array(bytes.buffer);
-    for (let index = 0; index < words.length; index += 1) words[index] = this.#below(REFS);
+    for (let index = 0; index < words.length; index += 1) words[index] = this.#dice.below(REFS);
     const halves = new Uint16Array(bytes.buffer);
-    halves[8] = 10 + this.#below(5);
-    halves[9] = 11 + this.#below(4);
+    halves[8] = 10 + this.#dice.below(5);
+    halves[9] = 11 + this.#dice.below(4);
     bytes[21] = 1;
     domain.write(this.#arenaPage(1), bytes);
   }
 
   /** A few bytes each way; the guest moves the indices as it likes. */
   #talk(): void {
-    const channel = this.#pick(this.#open.channels);
+    const channel = this.#dice.pick(this.#open.channels);
     if (channel === undefined) return;
-    const into = new Uint8Array(this.#below(3000));
+    const into = new Uint8Array(this.#dice.below(3000));
     channel.read(into);
     channel.write(into);
-    if (this.#below(8) === 0 && channel.isRevokable) channel.revoke();
+    if (this.#dice.below(8) === 0 && channel.isRevokable) channel.revoke();
   }
 
   async #useStore(domain: Domain): Promise<void> {
     const store = await this.#host.xenstore();
-    const path = `/local/domain/${domain.domid}/${this.#pick(["data", "data/a", "vc", "device"])}`;
-    if (this.#below(3) === 0) await store.write(path, "x".repeat(this.#below(100)));
-    else if (this.#below(2) === 0) await store.directory(path);
+    const path = `/local/domain/${domain.domid}/${this.#dice.pick(["data", "data/a", "vc", "device"])}`;
+    if (this.#dice.below(3) === 0) await store.write(path, "x".repeat(this.#dice.below(100)));
+    else if (this.#dice.below(2) === 0) await store.directory(path);
     else await store.rm(path);
   }
 
   #arenaPage(count: number): number {
-    return ARENA + this.#below(ARENA_PAGES - count) * PAGE;
-  }
-
-  #below(limit: number): number {
-    return Math.floor(this.#random() * limit);
-  }
-
-  #pick<T>(list: readonly T[]): T | undefined {
-    return list[this.#below(list.length)];
-  }
-
-  #take<T>(list: T[]): T | undefined {
-    return list.splice(this.#below(list.length), 1)[0];
+    return ARENA + this.#dice.below(ARENA_PAGES - count) * PAGE;
   }
 }
 

@@ -7,6 +7,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { XenolithError } from "@xenolith/abi";
 import type { Domain, DomainOptions, Host, MemoryFreeze } from "@xenolith/host";
 import { type Admitted, MemoryManager } from "@xenolith/toolstack";
+import { CampaignActions } from "./campaign-actions.ts";
+import { Dice } from "./campaign-random.ts";
 
 const PAGE = 4096;
 const MIB = 2 ** 20;
@@ -27,42 +29,42 @@ const REFUSALS: ReadonlySet<string> = new Set([
   "VMA_EXHAUSTED",
 ]);
 
-const isRefusal = (error: unknown): boolean => error instanceof XenolithError && REFUSALS.has(error.code);
+const codeOfRefusal = (error: unknown): string | undefined =>
+  error instanceof XenolithError && REFUSALS.has(error.code) ? error.code : undefined;
 
 /** The memory's part of one campaign. */
 export class CampaignMemory {
   readonly #host: Host;
-  readonly #random: () => number;
+  readonly #dice: Dice;
   readonly #findings: string[];
-  readonly #counts: Record<string, number>;
+  readonly #actions: CampaignActions;
   readonly #manager: MemoryManager;
   readonly #freezes: MemoryFreeze[] = [];
   readonly #admitted: Admitted[] = [];
-  readonly #pending = new Set<Promise<void>>();
 
   constructor(host: Host, random: () => number, findings: string[], counts: Record<string, number>) {
     this.#host = host;
-    this.#random = random;
+    this.#dice = new Dice(random);
     this.#findings = findings;
-    this.#counts = counts;
-    const onFault = (fault: unknown): void => this.#find("memory manager", fault);
+    this.#actions = new CampaignActions({ findings, counts, refusal: codeOfRefusal });
+    const onFault = (fault: unknown): void => this.#actions.find("memory manager", fault);
     this.#manager = new MemoryManager(host, { intervalMs: 10, patienceMs: 50, onFault });
     this.#manager.start();
   }
 
   /** Creates a guest, now and then with claims and device models, or as one. */
   async create(options: DomainOptions): Promise<Domain> {
-    const target = this.#pick(this.#host.domains);
+    const target = this.#dice.pick(this.#host.domains);
     const more: Partial<DomainOptions> = {
-      ...(this.#below(2) === 0 ? { deviceModelMemoryBytes: this.#below(MODEL_PAGES) * PAGE } : {}),
-      ...(this.#below(4) === 0 ? { memoryClaimBytes: options.memoryBytesMax ?? 0 } : {}),
-      ...(this.#below(4) === 0 && target !== undefined ? { deviceModelFor: target } : {}),
+      ...(this.#dice.below(2) === 0 ? { deviceModelMemoryBytes: this.#dice.below(MODEL_PAGES) * PAGE } : {}),
+      ...(this.#dice.below(4) === 0 ? { memoryClaimBytes: options.memoryBytesMax ?? 0 } : {}),
+      ...(this.#dice.below(4) === 0 && target !== undefined ? { deviceModelFor: target } : {}),
     };
     try {
       return await this.#host.createDomain({ ...options, ...more });
     } catch (error) {
-      if (!isRefusal(error)) throw error;
-      this.#count("create refused");
+      if (codeOfRefusal(error) === undefined) throw error;
+      this.#actions.count("create refused");
       return this.#host.createDomain(options);
     }
   }
@@ -70,14 +72,14 @@ export class CampaignMemory {
   /** Acts until `isOver`. */
   async play(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
-      for (let left = this.#below(4); left > 0; left -= 1) this.#act();
-      await delay(this.#below(4));
+      for (let left = this.#dice.below(4); left > 0; left -= 1) this.#act();
+      await delay(this.#dice.below(4));
     }
   }
 
   /** Waits for what is pending and gives everything back. The guests are gone. */
   async close(): Promise<void> {
-    await Promise.all(this.#pending);
+    await this.#actions.settled();
     for (const freeze of this.#freezes) freeze.thaw();
     for (const place of this.#admitted) place.release();
     await this.#manager.close();
@@ -91,55 +93,55 @@ export class CampaignMemory {
       ["manage", (domain) => this.#manage(domain)],
       ["manage", (domain) => this.#manage(domain)],
       ["manage", (domain) => this.#manage(domain)],
-      ["setTarget", (domain) => this.#manager.setTarget(domain, this.#below(4) === 0 ? undefined : this.#size())],
+      ["setTarget", (domain) => this.#manager.setTarget(domain, this.#dice.below(4) === 0 ? undefined : this.#size())],
       ["setTarget", (domain) => this.#manager.setTarget(domain, this.#size())],
       ["setMax", (domain) => this.#manager.setMax(domain, this.#size())],
       ["unmanage", (domain) => this.#manager.unmanage(domain)],
       ["admit", () => this.#admit()],
-      ["release", () => this.#take(this.#admitted)?.release()],
+      ["release", () => this.#dice.take(this.#admitted)?.release()],
       ["freeze", (domain) => this.#freeze(domain)],
-      ["thaw", () => this.#take(this.#freezes)?.thaw()],
-      ["claim", (domain) => domain.memory.setClaim(this.#below(3) === 0 ? 0 : this.#size())],
+      ["thaw", () => this.#dice.take(this.#freezes)?.thaw()],
+      ["claim", (domain) => domain.memory.setClaim(this.#dice.below(3) === 0 ? 0 : this.#size())],
       ["setMemoryMax", (domain) => domain.setMemoryMax(this.#size())],
-      ["setDeviceModelMax", (domain) => domain.memory.setDeviceModelMax(this.#below(MODEL_PAGES) * PAGE)],
+      ["setDeviceModelMax", (domain) => domain.memory.setDeviceModelMax(this.#dice.below(MODEL_PAGES) * PAGE)],
       ["deviceModel", (domain) => this.#model(domain)],
       ["deviceModel", (domain) => this.#model(domain)],
       ["dropZeroPages", (domain) => domain.dropZeroPages()],
       ["figures", () => this.#manager.figures()],
     ];
     // Often one that the manager has.
-    const managed = this.#below(2) === 0 ? this.#pick(this.#manager.figures().guests) : undefined;
-    const domain = managed === undefined ? this.#pick(this.#host.domains) : this.#host.domain(managed.domid);
+    const managed = this.#dice.below(2) === 0 ? this.#dice.pick(this.#manager.figures().guests) : undefined;
+    const domain = managed === undefined ? this.#dice.pick(this.#host.domains) : this.#host.domain(managed.domid);
     if (domain === undefined) return;
-    const [name, action] = this.#pick(actions)!;
-    this.#do(name, () => action(domain));
+    const [name, action] = this.#dice.pick(actions)!;
+    this.#actions.do(name, () => action(domain));
   }
 
   async #manage(domain: Domain): Promise<void> {
     const [least, most] = [this.#size(), this.#size()].toSorted((a, b) => a - b);
-    const squeeze = this.#below(2) === 0 ? "zero-pages" : "off";
-    const config = { memoryBytes: most!, memoryBytesMin: least!, weight: 1 + this.#below(1000), squeeze } as const;
+    const squeeze = this.#dice.below(2) === 0 ? "zero-pages" : "off";
+    const config = { memoryBytes: most!, memoryBytesMin: least!, weight: 1 + this.#dice.below(1000), squeeze } as const;
     await this.#manager.manage(domain, config);
   }
 
   async #admit(): Promise<void> {
-    if (this.#admitted.length >= OPEN_MAX) this.#take(this.#admitted)?.release();
+    if (this.#admitted.length >= OPEN_MAX) this.#dice.take(this.#admitted)?.release();
     this.#admitted.push(await this.#manager.admit({ name: "campaign", memoryBytes: this.#size() }));
   }
 
   #freeze(domain: Domain): void {
-    if (this.#freezes.length >= OPEN_MAX) this.#take(this.#freezes)?.thaw();
+    if (this.#freezes.length >= OPEN_MAX) this.#dice.take(this.#freezes)?.thaw();
     this.#freezes.push(domain.memory.freeze());
   }
 
   /** Does one of the things that a device model does. It never gets beyond the bound. */
   #model(domain: Domain): void {
     const model = domain.memory.deviceModel();
-    const address = MODEL_AT + this.#below(MODEL_PAGES) * PAGE;
-    const bytes = (1 + this.#below(8)) * PAGE;
-    switch (this.#below(4)) {
+    const address = MODEL_AT + this.#dice.below(MODEL_PAGES) * PAGE;
+    const bytes = (1 + this.#dice.below(8)) * PAGE;
+    switch (this.#dice.below(4)) {
       case 0:
-        return model.raiseMax(this.#below(3) === 0 ? -bytes : bytes);
+        return model.raiseMax(this.#dice.below(3) === 0 ? -bytes : bytes);
       case 1:
         return model.populate(address, bytes);
       case 2:
@@ -149,43 +151,7 @@ export class CampaignMemory {
     }
   }
 
-  #do(name: string, action: () => unknown): void {
-    const note = (error: unknown): void => {
-      if (isRefusal(error)) this.#count(`${name} ${(error as XenolithError).code}`);
-      else this.#find(name, error);
-    };
-    this.#count(name);
-    try {
-      const result = action();
-      if (!(result instanceof Promise)) return;
-      const settled = result.catch(note).then(() => void this.#pending.delete(settled));
-      this.#pending.add(settled);
-    } catch (error) {
-      note(error);
-    }
-  }
-
-  #find(name: string, error: unknown): void {
-    this.#findings.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-  }
-
-  #count(name: string): void {
-    this.#counts[name] = (this.#counts[name] ?? 0) + 1;
-  }
-
   #size(): number {
-    return (1 + this.#below(8 * (MIB / PAGE))) * PAGE;
-  }
-
-  #below(limit: number): number {
-    return Math.floor(this.#random() * limit);
-  }
-
-  #pick<T>(values: readonly T[]): T | undefined {
-    return values[this.#below(values.length)];
-  }
-
-  #take<T>(values: T[]): T | undefined {
-    return values.splice(this.#below(values.length), 1)[0];
+    return (1 + this.#dice.below(8 * (MIB / PAGE))) * PAGE;
   }
 }

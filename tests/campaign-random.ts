@@ -12,3 +12,27 @@ export const createRandom = (seed: number): (() => number) => {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 };
+
+/** Choices that follow from such numbers. */
+export class Dice {
+  readonly #random: () => number;
+
+  constructor(random: () => number) {
+    this.#random = random;
+  }
+
+  /** A whole number from 0 to `limit` - 1. */
+  below(limit: number): number {
+    return Math.floor(this.#random() * limit);
+  }
+
+  /** One of a list; undefined when it is empty. */
+  pick<T>(list: readonly T[]): T | undefined {
+    return list[this.below(list.length)];
+  }
+
+  /** As `pick`, and takes it out of the list. */
+  take<T>(list: T[]): T | undefined {
+    return list.splice(this.below(list.length), 1)[0];
+  }
+}
