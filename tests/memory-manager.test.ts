@@ -194,6 +194,18 @@ describe("the memory manager", () => {
     }
   });
 
+  it("sees how short of memory the host is while targets are set all the time", async () => {
+    const { domain } = await boot("loop", config(16, 1));
+    readings = { ...calm, availableBytes: 0 };
+    for (let round = 0; manager.level === "calm"; round += 1) {
+      await manager.setTarget(domain, (2 + (round % 2) * 8) * MIB);
+      await sleep(1);
+    }
+    readings = calm;
+    await manager.step();
+    assert.equal(manager.level, "calm");
+  });
+
   it("moves reactors by calls, also those that were not started when they came under it", async () => {
     const domain = await host.createDomain({ image: reactor, memoryBytesMax: 32 * MIB });
     await manager.manage(domain, config(32, 2));

@@ -305,8 +305,12 @@ export class MemoryManager implements AsyncDisposable {
     return done;
   }
 
-  async #look(isThorough: boolean): Promise<void> {
+  /** Guests that move, or are moved, all the time do not keep the manager from looking at the host. */
+  async #look(isAskedFor: boolean): Promise<void> {
     if (this.#isClosed) return;
+    // Timers are a millisecond early now and then.
+    const isDue = this.#isStarted && performance.now() - this.#thoroughMs >= this.#intervalMs - 1;
+    const isThorough = isAskedFor || isDue;
     const domains = this.#there;
     for (const managed of domains) await this.#guard(() => managed.claimLeast());
     if (isThorough) {
@@ -344,12 +348,10 @@ export class MemoryManager implements AsyncDisposable {
     this.#schedule(this.#delayMs);
   }
 
-  /** Guests that move all the time do not keep the manager from looking at the host. */
   #schedule(delayMs: number): void {
     if (this.#isClosed) return;
     clearTimeout(this.#timer);
-    const look = (): void => void this.#enqueue(performance.now() - this.#thoroughMs >= this.#intervalMs);
-    this.#timer = setTimeout(look, delayMs).unref();
+    this.#timer = setTimeout(() => void this.#enqueue(false), delayMs).unref();
   }
 }
 
