@@ -92,11 +92,29 @@ const configError = (problems: readonly Problem[], { label, lineOf }: ConfigOrig
 
 const sizeOf = (size: Size): number => (isZero(size) ? 0 : parseSize(String(size)));
 
-const fillIn = (document: ConfigDocument, directory: string): DomainConfig => {
+const fillIn = (document: ConfigDocument, directory: string): DomainConfig => ({
+  name: document.name,
+  kernel: path.resolve(directory, document.kernel),
+  ...memoryOf(document),
+  ...(document.device_model_for === undefined ? {} : { deviceModelFor: document.device_model_for }),
+  ...(document.seclabel === undefined ? {} : { label: document.seclabel }),
+  vcpus: document.vcpus ?? 1,
+  commandLine: commandLineOf(document),
+  arguments: [document.kernel, ...(document.args ?? [])],
+  environment: { ...document.environment },
+  directories: (document.directories ?? []).map((text) => directoryOf(text, directory)),
+  keys: Object.fromEntries(
+    Object.entries(document.keys ?? {}).map(([name, file]) => [name, path.resolve(directory, file)]),
+  ),
+  ...endsOf(document),
+  autostart: document.autostart ?? false,
+  preemptible: document.preemptible ?? false,
+});
+
+/** How much memory of which kind, and how it may change. */
+const memoryOf = (document: ConfigDocument) => {
   const memory = document.memory ?? document.maxmem ?? MEMORY_DEFAULT;
   return {
-    name: document.name,
-    kernel: path.resolve(directory, document.kernel),
     memoryBytes: sizeOf(memory),
     memoryBytesMax: sizeOf(document.maxmem ?? memory),
     memoryBytesMin: sizeOf(document.memory_min ?? memory),
@@ -104,24 +122,16 @@ const fillIn = (document: ConfigDocument, directory: string): DomainConfig => {
     squeeze: document.squeeze ?? "off",
     secretBytesMax: sizeOf(document.secret_memory ?? SECRET_MEMORY_DEFAULT),
     deviceModelMemoryBytes: sizeOf(document.device_model_memory ?? 0),
-    ...(document.device_model_for === undefined ? {} : { deviceModelFor: document.device_model_for }),
-    ...(document.seclabel === undefined ? {} : { label: document.seclabel }),
-    vcpus: document.vcpus ?? 1,
-    commandLine: commandLineOf(document),
-    arguments: [document.kernel, ...(document.args ?? [])],
-    environment: { ...document.environment },
-    directories: (document.directories ?? []).map((text) => directoryOf(text, directory)),
-    keys: Object.fromEntries(
-      Object.entries(document.keys ?? {}).map(([name, file]) => [name, path.resolve(directory, file)]),
-    ),
-    onPoweroff: document.on_poweroff ?? "destroy",
-    onReboot: document.on_reboot ?? "restart",
-    onCrash: document.on_crash ?? "destroy",
-    onWatchdog: document.on_watchdog ?? "destroy",
-    autostart: document.autostart ?? false,
-    preemptible: document.preemptible ?? false,
   };
 };
+
+/** What follows each kind of end. */
+const endsOf = (document: ConfigDocument) => ({
+  onPoweroff: document.on_poweroff ?? "destroy",
+  onReboot: document.on_reboot ?? "restart",
+  onCrash: document.on_crash ?? "destroy",
+  onWatchdog: document.on_watchdog ?? "destroy",
+});
 
 const directoryOf = (text: string, from: string): Required<SharedDirectory> => {
   const { host, guest, readOnly } = parseDirectory(text);
