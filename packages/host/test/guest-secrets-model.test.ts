@@ -8,11 +8,11 @@ import type { Domain, Host } from "../src/index.ts";
 import { openSecretHost, PAGE, puppetImage } from "./secret-guest.ts";
 
 const DOMAINS = 3;
-const PAGES_MAX = 12;
-const PLACES = 14;
+const PAGES_MAX = 24;
+const PLACES = 40;
 const GFN = 0x8_0000;
-const STEPS = 400;
-const KINDS = ["make", "map", "map", "map", "unmap", "unmap", "seal", "release", "share", "accept", "accept", "revoke"];
+const STEPS = 1500;
+const KINDS = "make map map map map unmap unmap seal release share share accept accept revoke".split(" ");
 
 interface Item {
   readonly maker: number;
@@ -94,14 +94,16 @@ class Simulation {
 
   async step(): Promise<void> {
     const [kind, who] = [KINDS[this.#random(KINDS.length)]!, this.#random(DOMAINS)];
-    const [id, other] = [this.#random(4), this.#random(DOMAINS)];
+    const known = [...this.expected[who]!.uses.keys()];
+    const id = this.#random(4) === 0 ? this.#random(4) : (known[this.#random(Math.max(1, known.length))] ?? 0);
+    const other = this.#random(DOMAINS);
     if (kind === "make") await this.#make(who);
     else if (kind === "map") this.#map(who, id);
     else if (kind === "unmap") this.#unmap(who);
     else if (kind === "seal") this.#seal(who, id);
     else if (kind === "release") this.#release(who, id);
     else if (kind === "share") this.#share(who, id, other);
-    else if (kind === "accept") this.#accept(who, other, id);
+    else if (kind === "accept") this.#accept(who, ...(this.#offerTo(who) ?? [other, id]));
     else this.#revoke(who, id, this.#random(3) === 0 ? undefined : other);
   }
 
@@ -172,7 +174,7 @@ class Simulation {
   #seal(who: number, id: number): void {
     const item = this.#own(who, id);
     // Seldom: what is sealed is sealed for good.
-    if (this.#random(4) !== 0) return;
+    if (this.#random(8) !== 0) return;
     assert.equal(this.#secrets.seal(this.slots[who]!, id), item === undefined ? -ENOENT : 0);
     if (item !== undefined) item.isSealed = true;
   }
@@ -203,6 +205,16 @@ class Simulation {
 
   #has(item: Item, who: number): boolean {
     return [...this.expected[who]!.uses.values()].some((use) => use.item === item && !use.isRevoked);
+  }
+
+  /** One of the offers to a domain, mostly. */
+  #offerTo(who: number): readonly [from: number, id: number] | undefined {
+    const offers = this.expected.flatMap(({ index, uses }) =>
+      [...uses]
+        .filter(([, { item }]) => item.maker === index && item.offers.has(who))
+        .map(([id]) => [index, id] as const),
+    );
+    return this.#random(4) === 0 ? undefined : offers[this.#random(Math.max(1, offers.length))];
   }
 
   #accept(who: number, from: number, ownerId: number): void {
@@ -260,7 +272,7 @@ describe("secret objects of guests against a plain model", () => {
         await host.secrets();
         for (let step = 0; step < STEPS; step += 1) {
           await simulation.step();
-          if (step % 20 === 0) simulation.check();
+          if (step % 50 === 0) simulation.check();
         }
         simulation.check();
         for (const domain of domains) await domain.destroy();
