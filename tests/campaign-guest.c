@@ -70,7 +70,18 @@ static void fill(void) {
   }
 }
 
-static const uint8_t numbers[] = {12, 12, 12, 13, 15, 17, 18, 24, 29, 32, 32, 32, 33, 34, 35, 36, 20, 21, 27, 37, 41, 48, 99};
+/* Texts, lengths and keyrings as key_op has them, or nearly. */
+static void fill_key(uint32_t cmd) {
+  static const char type[] = "user", name[] = "k0k1k2k3";
+  static const uint32_t rings[] = {-1u, -2u, -3u, -4u, -5u, 0};
+  uint32_t texts[] = {(uint32_t)(uintptr_t)type, 4, (uint32_t)(uintptr_t)name + 2 * below(4), 2, pointer(), below(40),
+                      below(2), rings[below(6)]};
+  if (cmd == 2) words[0] = rings[below(6)];
+  for (uint32_t i = 0; i < 8; i++) words[i + (cmd == 2)] = texts[i];
+  if (cmd > 2) words[0] = rings[below(6)], words[1] = cmd == 8 || cmd == 9 ? rings[below(6)] : pointer(), words[3] = below(2);
+}
+
+static const uint8_t numbers[] = {12, 12, 12, 13, 15, 17, 18, 24, 29, 32, 32, 32, 33, 34, 35, 36, 20, 21, 27, 37, 41, 48, 49, 99};
 
 static void call(void) {
   uint32_t number_ = below(16) ? numbers[below(sizeof numbers)] : below(64);
@@ -80,6 +91,7 @@ static void call(void) {
   if (number_ == 29 && cmd == 1) return;
   if (number_ == 24 && cmd == 2 && below(64)) cmd = 3;
   fill();
+  if (number_ == 49 && below(8)) fill_key(cmd %= 15);
   /* A deadline that has passed; without one, poll sleeps until an event comes. */
   if (number_ == 29 && cmd == 3) words[2] = 1, words[3] = 0;
   /* The interface versions, without which no control operation is looked at. */

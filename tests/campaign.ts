@@ -154,9 +154,21 @@ class Campaign {
   }
 }
 
+/** Builds a key, or does not: as its number has it. */
+const requested = async (key: number): Promise<Uint8Array | undefined> => {
+  if (key % 64 === 0) await new Promise(() => {});
+  if (key % 8 === 1) throw new Error("no");
+  if (key % 8 === 2) await delay(key % 16);
+  return key % 8 === 4 ? undefined : Buffer.from(`key ${key}`);
+};
+
 /** Runs a campaign. */
 export const runCampaign = async (guest: Uint8Array, options: CampaignOptions): Promise<CampaignReport> => {
-  const host = await Host.open();
+  const host = await Host.open({
+    // Guests ask for keys; who builds them takes his time, refuses and fails.
+    keys: { requestKey: ({ key }) => requested(key), upcallTimeoutMs: 1000 },
+    secrets: { policy: "degraded" },
+  });
   await host.warm();
   const image = await host.loadImage(guest);
   // Begins with the first use; its client and its nodes stay.
