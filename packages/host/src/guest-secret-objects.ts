@@ -16,9 +16,8 @@ export interface SecretObject {
   readonly region: SecretRegion;
   /** The hypervisor's name for it. */
   readonly extent: number;
-  /** What the page table knows it by, and its file. */
+  /** What the page table knows it by. */
   readonly handle: number;
-  readonly fd: number;
   readonly pages: number;
   readonly maker: SecretDomain;
   /** To whom it is offered, by domid. */

@@ -16,7 +16,7 @@ export class SecretFiles {
   readonly #files = new Map<number, SecretFile>();
   #last = 0;
 
-  /** A handle for a file, which stays open until `remove`. */
+  /** A handle for a file, which its owner keeps open until `remove`. */
   add(file: SecretFile): number {
     this.#last += 1;
     this.#files.set(this.#last, file);

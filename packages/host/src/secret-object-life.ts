@@ -5,7 +5,7 @@
 import { EAGAIN, EDQUOT, EINVAL, ENOMEM, ENOSPC, ENOSYS, type ErrorCode, ESRCH, XenolithError } from "@xenolith/abi";
 import { createSecretExtent, type Hypervisor } from "@xenolith/core";
 import type { SecretRefusal, SecretRegion } from "@xenolith/secrets";
-import { closeDescriptor, SystemCallError } from "@xenolith/sys";
+import { SystemCallError } from "@xenolith/sys";
 import type { SecretDomain, SecretObject } from "./guest-secret-objects.ts";
 import type { HostSecrets } from "./host-secrets.ts";
 import { FRAME_BYTES } from "./mmu.ts";
@@ -63,15 +63,13 @@ const enter = ({ hypervisor, files }: Workshop, maker: SecretDomain, region: Sec
   try {
     // What the kernel can read stays mapped here: that keeps it out of swap.
     if (region.hidden) region.removeFromView();
-    const fd = region.share();
-    const handle = files.add({ fd, hidden: region.hidden });
+    const handle = files.add({ fd: region.descriptor, hidden: region.hidden });
     const pages = region.size / FRAME_BYTES;
     const extent = createSecretExtent(hypervisor, maker.slot, pages, handle);
     if (extent > 0) {
-      return { region, extent, handle, fd, pages, maker, offers: new Map(), uses: new Set(), isSealed: false };
+      return { region, extent, handle, pages, maker, offers: new Map(), uses: new Set(), isSealed: false };
     }
     files.remove(handle);
-    closeDescriptor(fd);
     region.release();
     return extent;
   } catch (error) {
@@ -81,8 +79,7 @@ const enter = ({ hypervisor, files }: Workshop, maker: SecretDomain, region: Sec
 };
 
 /** Wipes an object that nobody has mapped any more, and gives its memory back. */
-export const endObject = (files: SecretFiles, { region, handle, fd }: SecretObject): void => {
+export const endObject = (files: SecretFiles, { region, handle }: SecretObject): void => {
   files.remove(handle);
-  closeDescriptor(fd);
   region[Symbol.dispose]();
 };

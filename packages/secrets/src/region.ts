@@ -109,6 +109,17 @@ export class SecretRegion extends SecretHandle {
   }
 
   /**
+   * Its own descriptor, for who maps pages of it at addresses of this process by other means than `mapAt`, and counts that
+   * (`SecretOwner.tryReserveMapping`). It ends with the region, and is not to be closed.
+   *
+   * @throws XenolithError `SECRET_RELEASED`.
+   */
+  get descriptor(): number {
+    this.#checkLive();
+    return this.#fd;
+  }
+
+  /**
    * A descriptor for another process (in `stdio` of a child, over a Unix socket), which can map it with
    * `SecretOwner.adoptRegion`; close yours when it is handed over. What another process has mapped cannot be taken from
    * it, only emptied (`revoke`): give it to trusted ones.

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { SecretRegion, SecretRefusal } from "@xenolith/secrets";
+import { mapAnywhere, PROT_READ, unmap, viewMemory } from "@xenolith/sys";
 import { openPool, refused } from "./pools.ts";
 
 const KIB = 1024;
@@ -33,6 +34,19 @@ describe("regions that are mapped by their user", () => {
     const { mappedBytes, owners } = pool.statistics();
     assert.deepEqual([mappedBytes, owners[0]?.mappedBytes], [0, 0]);
     refused(() => worker.tryReserveMapping(4 * KIB), "SECRET_RELEASED");
+  });
+
+  it("are mapped by the region's own descriptor, which ends with it", () => {
+    using pool = openPool();
+    const region = pool.owner("tests").allocateRegion(8 * KIB);
+    region.copyFrom(Uint8Array.of(7), 4 * KIB);
+    const run = { fd: region.descriptor, offsetBytes: 4 * KIB, lengthBytes: 4 * KIB, protection: PROT_READ } as const;
+    const address = mapAnywhere(run);
+    const shown = new Uint8Array(viewMemory(address, 1))[0];
+    unmap(address, 4 * KIB);
+    region.release();
+    assert.equal(shown, 7);
+    refused(() => region.descriptor, "SECRET_RELEASED");
   });
 
   it("stop at the pool's ceiling, and leave the reserve to the privileged", () => {
