@@ -99,10 +99,10 @@ static void granted(void) {
   char *page = xen_pages_alloc(0);
   page[0] = 42;
   int ref = grant_access(0, (uint32_t)(uintptr_t)page >> XEN_PAGE_SHIFT, 0);
-  int before = xen_pages_current();
   xen_printk("ref %d\n", ref);
   char value[4];
   while (xenstore_read(XENSTORE_NO_TX, "data/free", value, sizeof value) <= 0) xen_sleep_until(xen_time_ns() + 1000000);
+  int before = xen_pages_current();
   xen_pages_free(page, 0);
   xen_printk("counted %d\n", xen_pages_current() - before);
   xen_event_loop();
