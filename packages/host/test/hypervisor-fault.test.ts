@@ -3,7 +3,7 @@
  * to see it could go on with its gate and locks held: its domain ends instead, and everybody else goes on.
  */
 import { __HYPERVISOR_event_channel_op, EVTCHNOP_send, EVTCHNOP_status, EVTCHNOP_unmask } from "@xenolith/abi";
-import { bindInterdomain } from "@xenolith/core";
+import { allocateUnbound, bindInterdomain } from "@xenolith/core";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Domain, Host } from "../src/index.ts";
@@ -43,15 +43,16 @@ const faults = {
   },
   "in a call that takes no lock": {
     image: calling(EVTCHNOP_send),
-    spoil: (host: Host, domain: Domain) => {
+    spoil: (host: Host, domain: Domain, peer: Domain) => {
       const { hypervisor } = host;
       const { domains } = hypervisor;
-      const dom0Frame = domains.sharedInfo[0]!;
-      // Of its first port, which is dom0's other end.
-      const port = host.events.allocateUnbound(domain.domid, () => {});
-      assert.equal(bindInterdomain(hypervisor, domains.slotOf(domain.domid), 0, port), 1);
-      domains.sharedInfo[0] = NO_FRAME;
-      return () => void (domains.sharedInfo[0] = dom0Frame);
+      const peerSlot = domains.slotOf(peer.domid);
+      const peerFrame = domains.sharedInfo[peerSlot]!;
+      // Of its first port, whose other end is a domain that does nothing itself.
+      const port = allocateUnbound(hypervisor, peerSlot, domain.domid);
+      assert.equal(bindInterdomain(hypervisor, domains.slotOf(domain.domid), peer.domid, port), 1);
+      domains.sharedInfo[peerSlot] = NO_FRAME;
+      return () => void (domains.sharedInfo[peerSlot] = peerFrame);
     },
   },
 } as const;
@@ -61,9 +62,10 @@ for (const [where, { image, spoil }] of Object.entries(faults)) {
     await using host = await openHost();
     await using other = await run(host, calling(EVTCHNOP_unmask));
     await using domain = await run(host, image);
+    await using peer = await host.createDomain({ image });
     const wordOf = (of: Domain, at: number): number => new DataView(of.read(at, 4).buffer).getUint32(0, true);
     await eventually(() => wordOf(domain, 4) > 0);
-    const repair = spoil(host, domain);
+    const repair = spoil(host, domain, peer);
     const { reason } = await domain.exited;
     repair();
     assert.match(reason ?? "", /^internal error: TypeError/);
@@ -74,6 +76,7 @@ for (const [where, { image, spoil }] of Object.entries(faults)) {
     assert.equal(wordOf(domain, 4), turns, "it ran no further");
     await domain.destroy();
     await other.destroy();
+    await peer.destroy();
     const findings = host.audit();
     assert.equal(findings.length, 1, "the fault, and nothing that it left behind");
     assert.match(findings[0] ?? "", /vCPU 0: TypeError/);
