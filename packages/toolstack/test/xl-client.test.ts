@@ -62,7 +62,7 @@ describe("what the daemon is asked", () => {
       [
         [
           "POST /v1/domains",
-          { config: { name: "a", kernel: "/k.wasm", memory: "64M", directories: [] }, paused: true },
+          { config: { name: "a", kernel: "/k.wasm", memory: "64M", directories: [], keys: {} }, paused: true },
         ],
       ],
     ],
