@@ -1,6 +1,7 @@
 // Runs node's test runner over every compiled test file, or over those whose path contains one of the arguments.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import path from "node:path";
 
 const root = path.join(import.meta.dirname, "..");
@@ -24,6 +25,8 @@ if (files.length === 0) {
   console.error(`no compiled test matches ${wanted.join(" ")}`);
   process.exit(1);
 }
-const runner = ["--enable-source-maps", "--test", "--test-reporter=spec", ...files];
+// Node would leave one processor idle: of two, every second one.
+const atOnce = `--test-concurrency=${availableParallelism()}`;
+const runner = ["--enable-source-maps", "--test", "--test-reporter=spec", atOnce, ...files];
 const { status } = spawnSync(process.execPath, runner, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
 process.exit(status ?? 1);
